@@ -1,0 +1,149 @@
+"""The module of each domain that joins its rules into one decision: generated when rules are loaded, never kept.
+
+Generated because a call by name (`data.portcullis.rules.admission["gpu-quota"].deny`) is several times quicker than one through
+`data.x[rule]`, and because adding a rule must edit no list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.decision import DOMAINS, NEEDS_GRANT, Domain
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A rule as the aggregator needs it: its id and which of `deny` and `grant` it defines."""
+
+    id: str
+    deny: bool
+    grant: bool
+
+    @property
+    def reference(self) -> str:
+        domain, name = self.id.split("/")
+        return f"data.portcullis.rules.{domain}[{json.dumps(name)}]"
+
+
+_HEAD = """\
+# METADATA
+# title: The decision of the domain {domain}
+# description: Generated from the rule folders when they are loaded (policies/aggregator.py).
+package portcullis.{domain}
+
+import data.portcullis.lib.exemptions
+import data.portcullis.lib.modes
+import data.portcullis.lib.obligations
+
+decision := {{
+	"allow": allow,
+	"evaluated": [rule | some rule in evaluated],
+	"grants": [grant | some grant in granted],
+	"violations": [entry | some key in sort([[e.rule, e.path, e] | some e in violations]); entry := key[2]],
+	"warnings": [entry | some key in sort([[e.rule, e.path, e] | some e in warnings]); entry := key[2]],
+	"obligations": obligations.obligations,
+}}
+
+default allow := false
+
+allow if {{
+	count(input.mandatory) > 0
+	every rule in input.mandatory {{
+		rule in evaluated
+	}}{grant}
+	count(violations) == 0
+}}
+
+violations contains entry if {{
+	some found in denials
+	not exempted(found.rule)
+	entry := object.union(found, {{"mode": mode(found.rule)}})
+	entry.mode == "enforce"
+}}
+
+warnings contains entry if {{
+	some found in denials
+	not exempted(found.rule)
+	entry := object.union(found, {{"mode": mode(found.rule)}})
+	entry.mode in {{"warn", "dryrun"}}
+}}
+
+warnings contains entry if {{
+	some found in denials
+	mode(found.rule) != "off"
+	entry := object.union(found, {{"mode": "exempted", "exemption": exemptions.id(found.rule)}})
+}}
+
+exempted(rule) if is_string(exemptions.id(rule))
+
+default mode(_) := "enforce"
+
+mode(rule) := found if {{
+	found := modes.mode(rule)
+	found in {{"warn", "dryrun", "off"}}
+}}
+
+denial(rule, element) := object.union({{"rule": rule, "path": path(element), "args": args(element)}}, message(element))
+
+default path(_) := ""
+
+path(element) := element.path if {{
+	is_object(element)
+	is_string(element.path)
+}}
+
+default args(_) := {{}}
+
+args(element) := element.args if {{
+	is_object(element)
+	is_object(element.args)
+}}
+
+default message(_) := {{}}
+
+message(element) := {{"message": element.message}} if {{
+	is_object(element)
+	is_string(element.message)
+}}
+"""
+
+
+def path_of(domain: Domain) -> str:
+    """Where the generated module stands in a bundle."""
+    return f"generated/{domain}.rego"
+
+
+def generate(members: Sequence[Member]) -> Mapping[str, str]:
+    """The module of every domain, by path. A domain without rules gets one that always denies."""
+    return {
+        path_of(domain): _module(domain, sorted((m for m in members if m.id.startswith(f"{domain}/")), key=lambda m: m.id))
+        for domain in DOMAINS
+    }
+
+
+def _module(domain: Domain, members: Sequence[Member]) -> str:
+    grant = "\n\tcount(granted) > 0" if domain in NEEDS_GRANT else ""
+    parts = [_HEAD.format(domain=domain, grant=grant)]
+    parts.append(_union("evaluated", [f'evaluated contains "{m.id}" if {m.reference}.checked == true' for m in members]))
+    parts.append(_union("denials", [_denial(m) for m in members if m.deny]))
+    parts.append(_union("granted", [_grant(m) for m in members if m.grant]))
+    return "\n".join(parts)
+
+
+def _union(name: str, definitions: Sequence[str]) -> str:
+    """A set by name; the empty one keeps an open element type, or OPA's type checker refuses what reads it."""
+    empty = f"{name} contains element if {{\n\tsome element in input.mandatory\n\tfalse\n}}"
+    return "\n\n".join(definitions or [empty]) + "\n"
+
+
+def _denial(member: Member) -> str:
+    return f'denials contains denial("{member.id}", element) if some element in {member.reference}.deny'
+
+
+def _grant(member: Member) -> str:
+    return (
+        f'granted contains concat(":", ["{member.id}", id]) if {{\n\t"{member.id}" in input.mandatory\n'
+        f"\tsome id in {member.reference}.grant\n\tis_string(id)\n}}"
+    )

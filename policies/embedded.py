@@ -1,0 +1,117 @@
+"""The engine for a laptop, tests and `check`: regorus's interpreter, in this process.
+
+A regorus engine may only be touched by the thread that made it (anything else panics), so one thread owns it and evaluates
+what it is handed, one after the other. The interpreter lock is held during an evaluation anyway, so one thread loses nothing.
+It has no deadline of its own: an evaluation that took more processor time than the deadline is a denial afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import regorus
+
+from core.decision import Domain
+from core.errors import ConfigError
+from policies.evaluate import EngineFailure
+from policies.syntax import engine_place, engine_problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str | None
+    problem: str
+    place: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    rule: str
+    document: str
+    answer: Future[_Answer]
+
+
+class Embedded:
+    """`Evaluator` over modules (path → text). ConfigError when they do not load together."""
+
+    name = "embedded"
+
+    def __init__(self, modules: Mapping[str, str], *, deadline_ms: int = 1_000) -> None:
+        self._deadline_ms = deadline_ms
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        ready: Future[str] = Future()
+        threading.Thread(target=_work, args=(dict(modules), self._jobs, ready), name="policy-engine", daemon=True).start()
+        # A weak finalizer, so that an engine nobody closes does not keep its thread for ever.
+        self._stop = weakref.finalize(self, self._jobs.put, None)
+        problem = ready.result()
+        if problem:
+            raise ConfigError(f"these rules do not load together: {problem}", where="policies")
+
+    def evaluate(self, domain: Domain, document: bytes) -> Any:
+        if not self._stop.alive:
+            raise EngineFailure("engine/unavailable", problem="the engine has been closed")
+        job = _Job(f"data.portcullis.{domain}.decision", document.decode(), Future())
+        self._jobs.put(job)
+        answer = job.answer.result()
+        if answer.text is None:
+            problem = f"evaluation failed at {answer.place}" if answer.place else "evaluation failed"
+            raise EngineFailure("engine/error", problem=problem)
+        if answer.seconds * 1000 > self._deadline_ms:
+            raise EngineFailure("engine/timeout", deadline_ms=self._deadline_ms)
+        try:
+            return json.loads(answer.text)
+        except ValueError as error:
+            raise EngineFailure("engine/error", problem="the answer is not JSON") from error
+
+    async def evaluate_async(self, domain: Domain, document: bytes) -> Any:
+        """The same: handing over to the loop would wait for the same interpreter lock."""
+        return self.evaluate(domain, document)
+
+    def close(self) -> None:
+        self._stop()
+
+
+def _work(modules: Mapping[str, str], jobs: SimpleQueue[_Job | None], ready: Future[str]) -> None:
+    """The owner thread: loads, then evaluates until it is handed None."""
+    engine, problem = _build(modules)
+    ready.set_result(problem)
+    if problem:
+        return
+    while (job := jobs.get()) is not None:
+        job.answer.set_result(_run(engine, job))
+
+
+def _build(modules: Mapping[str, str]) -> tuple[Any, str]:
+    engine = regorus.Engine()
+    try:
+        for path, text in sorted(modules.items()):
+            engine.add_policy(path, text)
+    except (RuntimeError, ValueError) as error:
+        return None, engine_problem(str(error))
+    return engine, ""
+
+
+def _run(engine: Any, job: _Job) -> _Answer:
+    """One evaluation, on a clone, so that nothing of one input can be seen by the next.
+
+    Answers with texts, never with the exception: its frames hold the engine, which must not die in another thread.
+    """
+    start = time.thread_time()
+    text: str | None = None
+    problem = ""
+    try:
+        clone = engine.clone()
+        clone.set_input_json(job.document)
+        text = clone.eval_rule_as_json(job.rule)
+    except BaseException as error:  # a panic in Rust is no Exception, and the asker must get an answer whatever happened
+        problem = str(error)
+    return _Answer(text, engine_problem(problem) if problem else "", engine_place(problem), time.thread_time() - start)

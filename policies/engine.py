@@ -1,0 +1,179 @@
+"""`load(settings)` gives the engine; `Engine.decide(domain, input)` gives the decision.
+
+A decision, step by step:
+
+1. The input is written as canonical JSON, digested, and checked against the domain's type: what does not fit is a denial.
+2. The engine evaluates `data.portcullis.DOMAIN.decision` over exactly those bytes; a failure is a denial.
+3. The answer is read strictly: anything but the agreed document is a denial, and only a literal true allows.
+4. Every mandatory rule must have been evaluated, and where the domain needs a grant a mandatory rule must have given it,
+   whatever the answer says.
+5. Messages, severity, remediation and controls are added from the catalogue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from core.canonical import canonical, sha256
+from core.decision import DOMAINS, MANDATORY, NEEDS_GRANT, Decision, Domain, Violation
+from core.errors import BadInput
+from core.ids import uuid7
+from core.settings import Settings
+from policies.answer import Answer, read_answer
+from policies.bundle import Bundle
+from policies.catalogue import Catalogue
+from policies.check import Loaded, load_modules, load_tree
+from policies.embedded import Embedded
+from policies.evaluate import EngineFailure, Evaluator
+from policies.messages import explain, own_violation
+from policies.opa import OpaServer
+from policies.validate import Problem, check_input
+
+
+def load(settings: Settings) -> Engine:
+    """The engine that `settings.policy` asks for, over the shipped rules and the operator's extra folders.
+
+    ConfigError when a rule is not permitted, not complete, or there is none; an OPA server is first asked at the first decision.
+    """
+    policy = settings.policy
+    loaded = load_tree(None, [Path(folder) for folder in policy.extra])
+    if policy.engine == "opa":
+        return Engine(loaded, OpaServer(str(policy.url), loaded.bundle, deadline_ms=policy.deadline_ms))
+    return Engine(loaded, Embedded(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
+
+
+def load_embedded(root: Path | None = None, extra: Sequence[Path] = ()) -> Engine:
+    """The embedded engine over the rules below `root` (the shipped ones when None). ConfigError as `load`."""
+    loaded = load_tree(root, extra)
+    return Engine(loaded, Embedded(loaded.bundle.modules))
+
+
+def load_bundle(files: Mapping[str, bytes]) -> Engine:
+    """The embedded engine over a bundle as it was written (`Bundle.files`), for replay.
+
+    Broken when the content is not the revision its manifest says; ConfigError when its rules are not permitted.
+    """
+    loaded = load_modules(Bundle.from_files(files))
+    return Engine(loaded, Embedded(loaded.bundle.modules))
+
+
+class Engine:
+    """`core.ports.Engine`. Safe to share between threads and event loops; `close` when done."""
+
+    def __init__(self, loaded: Loaded, evaluator: Evaluator) -> None:
+        self.bundle = loaded.bundle
+        self.catalogue: Catalogue = loaded.catalogue
+        self._evaluator = evaluator
+        self._revision = loaded.bundle.revision
+
+    @property
+    def name(self) -> str:
+        return self._evaluator.name
+
+    @property
+    def revision(self) -> str:
+        return self._revision
+
+    def close(self) -> None:
+        self._evaluator.close()
+
+    def decide(self, domain: Domain, input: Mapping[str, Any]) -> Decision:
+        """The decision over `input`. BadInput for an unknown domain; everything else is a denial that says why."""
+        pending = self._begin(domain, input)
+        if pending.problem is not None:
+            return pending.deny(own_violation("input/schema", pending.problem.path, problem=pending.problem.message))
+        try:
+            raw = self._evaluator.evaluate(domain, pending.document)
+        except EngineFailure as failure:
+            return pending.deny(own_violation(failure.rule, **failure.args_shown))
+        return pending.finish(raw)
+
+    async def decide_async(self, domain: Domain, input: Mapping[str, Any]) -> Decision:
+        """As `decide`, without blocking the event loop on a server."""
+        pending = self._begin(domain, input)
+        if pending.problem is not None:
+            return pending.deny(own_violation("input/schema", pending.problem.path, problem=pending.problem.message))
+        try:
+            raw = await self._evaluator.evaluate_async(domain, pending.document)
+        except EngineFailure as failure:
+            return pending.deny(own_violation(failure.rule, **failure.args_shown))
+        return pending.finish(raw)
+
+    def _begin(self, domain: Domain, input: Mapping[str, Any]) -> _Pending:
+        if domain not in get_args(Domain):
+            raise BadInput(f"there is no domain {str(domain)[:40]!r}; the domains are {', '.join(DOMAINS)}", where="domain")
+        return _Pending(self, domain, input)
+
+
+class _Pending:
+    """One decision on its way: the checked input, and what is known about it before and after the engine answered."""
+
+    def __init__(self, engine: Engine, domain: Domain, input: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.domain = domain
+        self.input = input
+        self.started = time.perf_counter_ns()
+        self.document = b""
+        self.problem: Problem | None = None
+        try:
+            self.document = canonical(dict(input))
+        except (BadInput, ValueError, TypeError, RecursionError, AttributeError):
+            self.problem = Problem("", "it cannot be written as JSON (numbers beyond 2^53, NaN, or values that JSON has not)")
+        else:
+            self.problem = check_input(domain, self.document)
+
+    def deny(self, *violations: Violation) -> Decision:
+        """A denial without an engine's answer."""
+        return self._decision(Answer.empty(), allow=False, violations=violations, result={})
+
+    def finish(self, raw: Any) -> Decision:
+        answer, problem = read_answer(raw)
+        result = raw if isinstance(raw, dict) else {}
+        if answer is None:
+            violation = own_violation("engine/error", problem=problem)
+            return self._decision(Answer.empty(), allow=False, violations=(violation,), result=result)
+        catalogue = self.engine.catalogue
+        told = [explain(catalogue, entry) for entry in answer.violations]
+        violations = (*told, *self._ours(answer, told))
+        return self._decision(answer, allow=answer.allow is True and not violations, violations=violations, result=result)
+
+    def _ours(self, answer: Answer, told: Sequence[Violation]) -> list[Violation]:
+        """What Python has against the answer: rules not evaluated, no grant, or a denial without a reason."""
+        asked = cast("list[str]", self.input["mandatory"])
+        missing = [rule for rule in MANDATORY[self.domain] if rule not in answer.evaluated or rule not in asked]
+        missing += [rule for rule in asked if rule not in answer.evaluated and rule not in missing]
+        found = [own_violation("policy/mandatory", "mandatory", rule=rule) for rule in missing]
+        if not found and not told and self.domain in NEEDS_GRANT and not self._granted(answer):
+            found.append(own_violation("policy/grant"))
+        if not found and not told and answer.allow is not True:
+            found.append(own_violation("engine/error", problem="it denied and gave no reason"))
+        return found
+
+    def _granted(self, answer: Answer) -> bool:
+        return any(grant.startswith(f"{rule}:") for grant in answer.grants for rule in MANDATORY[self.domain])
+
+    def _decision(
+        self, answer: Answer, *, allow: bool, violations: tuple[Violation, ...], result: Mapping[str, Any]
+    ) -> Decision:
+        config = self.input.get("config")
+        revision = config.get("revision") if isinstance(config, Mapping) else None
+        catalogue = self.engine.catalogue
+        return Decision(
+            domain=self.domain,
+            allow=allow,
+            evaluated=answer.evaluated,
+            grants=answer.grants,
+            violations=violations,
+            warnings=tuple(explain(catalogue, entry) for entry in answer.warnings),
+            obligations=answer.obligations,
+            decision_id=uuid7(),
+            policy_revision=self.engine.revision,
+            config_revision=revision if isinstance(revision, str) else "",
+            engine=self.engine.name,
+            input_digest=sha256(self.document) if self.document else "",
+            duration_us=(time.perf_counter_ns() - self.started) // 1000,
+            result=result,
+        )

@@ -1,0 +1,166 @@
+"""The engine where an OPA server is the standard: `POST /v1/data/portcullis/DOMAIN/decision`.
+
+The server is not trusted to have our rules:
+
+1. Before the first decision, after any failure, and whenever it answers with another revision, its policies are read
+   (`GET /v1/policies`): none may use a built-in off the list, and those below `portcullis` must be ours, text for text.
+2. Every answer must come with provenance that names our bundle's revision.
+
+Built-in errors are errors (`strict-builtin-errors`), nothing is retried, and one deadline of ours covers the whole exchange.
+The client's event loop runs in a thread of its own, so the same connections serve every thread and every loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from opa_client.opa_async import AsyncOpaClient
+
+from core.decision import Domain
+from core.errors import ConfigError
+from policies import opa_syntax
+from policies.builtins import judge
+from policies.bundle import Bundle
+from policies.evaluate import EngineFailure
+
+_QUERY = {"provenance": "true", "strict-builtin-errors": "true"}
+_FATAL_EVERYWHERE = frozenset({"builtin", "syntax"})
+"""Objections that count against a policy outside `portcullis` too; the others are about how our own tree is laid out."""
+
+
+class OpaServer:
+    """`Evaluator` over an OPA server at `url` (scheme, host, port). ConfigError when the address has anything more."""
+
+    name = "opa"
+
+    def __init__(self, url: str, bundle: Bundle, *, deadline_ms: int = 1_000) -> None:
+        self._link = _Link(url, bundle, deadline_ms)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="opa-client", daemon=True)
+        self._thread.start()
+        self._stop = weakref.finalize(self, _shut_down, self._loop, self._thread, self._link)
+
+    def _submit(self, domain: Domain, document: bytes) -> Future[Any]:
+        if not self._stop.alive:
+            raise EngineFailure("engine/unavailable", problem="the engine has been closed")
+        return asyncio.run_coroutine_threadsafe(self._link.ask(domain, document), self._loop)
+
+    def evaluate(self, domain: Domain, document: bytes) -> Any:
+        return self._submit(domain, document).result()
+
+    async def evaluate_async(self, domain: Domain, document: bytes) -> Any:
+        return await asyncio.wrap_future(self._submit(domain, document))
+
+    def close(self) -> None:
+        self._stop()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
+
+
+def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread, link: _Link) -> None:
+    asyncio.run_coroutine_threadsafe(link.disconnect(), loop).result(timeout=5)
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(timeout=5)
+
+
+class _Link:
+    """The connection and what is known about the server behind it. Used inside its own loop only."""
+
+    def __init__(self, url: str, bundle: Bundle, deadline_ms: int) -> None:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+            raise ConfigError("write http://HOST:PORT or https://HOST:PORT, nothing more", where="policy.url")
+        self.shown = f"{parts.hostname}:{parts.port or 8181}"
+        self.deadline_ms = deadline_ms
+        self.revision = bundle.revision
+        self.texts = sorted(bundle.modules.values())
+        self.client = AsyncOpaClient(
+            host=f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname,
+            port=parts.port or 8181,
+            ssl=parts.scheme == "https",
+            retries=0,
+            timeout=deadline_ms / 1000,
+        )
+        self.connected = False
+        self.verified = False
+        self.verifying = asyncio.Lock()
+
+    async def ask(self, domain: Domain, document: bytes) -> Any:
+        """The decision document of `domain`; None where it is undefined. Raises EngineFailure, nothing else."""
+        try:
+            async with asyncio.timeout(self.deadline_ms / 1000):
+                return await self._ask(domain, document)
+        except EngineFailure:
+            self.verified = False
+            raise
+        except Exception as error:
+            self.verified = False
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> EngineFailure:
+        if isinstance(error, TimeoutError):
+            return EngineFailure("engine/timeout", deadline_ms=self.deadline_ms)
+        if isinstance(error, aiohttp.ContentTypeError):
+            return EngineFailure("engine/error", problem=f"{self.shown} does not answer like an OPA server")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return EngineFailure("engine/error", problem=f"the OPA server at {self.shown} answered {error.status}")
+        if isinstance(error, (aiohttp.ClientError, OSError)):
+            return EngineFailure("engine/unavailable", problem=f"no connection to the OPA server at {self.shown}")
+        return EngineFailure(
+            "engine/error", problem=f"{self.shown} gave an answer that cannot be read ({type(error).__name__})"
+        )
+
+    async def _ask(self, domain: Domain, document: bytes) -> Any:
+        async with self.verifying:
+            if not self.connected:
+                await self.client.__aenter__()
+                self.connected = True
+            if not self.verified:
+                self._verify(await self._policies())
+                self.verified = True
+        answer = await self.client.query_rule(json.loads(document), f"portcullis.{domain}", "decision", _QUERY)
+        bundles = answer.get("provenance", {}).get("bundles") or {}
+        found = sorted({str(bundle.get("revision")) for bundle in bundles.values()})
+        if self.revision not in found:
+            raise self._foreign(", ".join(found)[:200] or "no bundle with a revision")
+        return answer.get("result")
+
+    def _foreign(self, found: str) -> EngineFailure:
+        return EngineFailure("engine/revision", found=found, expected=self.revision)
+
+    async def _policies(self) -> list[Mapping[str, Any]]:
+        # The client's get_policies_info drops text and syntax tree, and get_policy asks one by one, which is no snapshot.
+        async with self.client._request("GET", f"{self.client.root_url}/policies") as response:
+            response.raise_for_status()
+            document = await response.json()
+        policies: list[Mapping[str, Any]] = document["result"]
+        return policies
+
+    def _verify(self, policies: list[Mapping[str, Any]]) -> None:
+        read = [(policy, opa_syntax.read(policy["ast"])) for policy in policies]
+        for policy, syntax in read:
+            for objection in judge(syntax, {}):
+                if objection.code in _FATAL_EVERYWHERE:
+                    name = str(policy.get("id", "")).rsplit("/", 1)[-1][:100]
+                    raise EngineFailure("engine/builtins", problem=f"{name}: {objection.message}")
+        ours = sorted(
+            str(policy.get("raw", "")) for policy, syntax in read if syntax.package[:1] in {(), ("portcullis",), (None,)}
+        )
+        if ours != self.texts:
+            raise self._foreign("other modules below `portcullis`" if ours else "no modules below `portcullis`")
+
+    async def disconnect(self) -> None:
+        await self.client.close_connection()
