@@ -1,0 +1,135 @@
+"""What is an accelerator, and every way to get at one without asking the scheduler for it.
+
+A resource is an accelerator when the operator's table prices it, or when its name follows a vendor's known form. A name that
+looks like an accelerator and is not in the table cannot be counted, and what cannot be counted is denied.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from admission import fields
+from core.inputs import HostAccess
+
+_VENDORS = (
+    r"(?:[a-z0-9-]+\.)*(?:nvidia\.com|amd\.com|habana\.ai|cambricon\.com|iluvatar\.(?:ai|com)|metax-tech\.com|mthreads\.com"
+    r"|hygon\.com|enflame\.com|kunlunxin\.com|tenstorrent\.com|furiosa\.ai|rebellions\.ai|qualcomm\.com)/[a-z0-9._-]+"
+)
+_NAMES = (
+    r"(?:[a-z0-9-]+\.)+[a-z]+/[a-z0-9._-]*"
+    r"(?:gpu|tpu|npu|dcu|gcu|xpu|hpu|mlu|qaic|gaudi|ascend|davinci|neuron|cuda|mig-)[a-z0-9._-]*"
+)
+_CLAIMED = r"gpu\.(?:nvidia|intel|amd)\.com|mig\.nvidia\.com|tpu\.google\.com"
+_RESOURCE = re.compile(rf"(?:{_VENDORS}|{_NAMES})\Z", re.IGNORECASE)
+_ANYWHERE = re.compile(rf"(?<![a-z0-9.-])(?:{_VENDORS}|{_NAMES}|{_CLAIMED})", re.IGNORECASE)
+
+_DEVICE_LISTS = frozenset(
+    {
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_MIG_CONFIG_DEVICES",
+        "NVIDIA_MIG_MONITOR_DEVICES",
+        "AMD_VISIBLE_DEVICES",
+        "HABANA_VISIBLE_DEVICES",
+        "ASCEND_VISIBLE_DEVICES",
+        "CAMBRICON_VISIBLE_DEVICES",
+    }
+)
+"""Variables by which a vendor's container runtime injects devices that nobody asked the scheduler for."""
+
+_NO_DEVICES = frozenset({"", "none", "void"})
+_DEVICE_PATHS = re.compile(
+    r"/dev/(?:nvidia|nvhost|nvmap|dri|kfd|accel|vfio|davinci|habanalabs|hl|neuron|apex|cambricon|tenstorrent)[^/]*(?:/.*)?\Z"
+)
+_VOLUME_LIST = "/var/run/nvidia-container-devices"
+"""The device plugin's `volume-mounts` strategy: a mount below this path is a request for that device."""
+
+
+def is_accelerator(name: str, table: Collection[str]) -> bool:
+    """Whether a resource name is an accelerator's: priced by the table, or of a known vendor's form."""
+    bare = name.removeprefix("requests.").removeprefix("limits.")
+    return bare in table or bool(_RESOURCE.match(bare))
+
+
+def mentioned(value: Any, table: Collection[str]) -> bool:
+    """Whether an accelerator's name stands anywhere in a JSON value: as a key, as a text, or inside a longer text.
+
+    For kinds whose pod templates we cannot find. A template may sit at any depth, in a string, or be made by the kind's
+    own controller from a count and a name, so every text counts.
+    """
+    names = [name for name in table if name]
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, str) and (any(name in item for name in names) or _ANYWHERE.search(item)):
+            return True
+    return False
+
+
+def host_access(spec: dict[str, Any], metadata: dict[str, Any], where: str, *, has_request: bool) -> list[HostAccess]:
+    """Every way in which this pod reaches the node or its devices past the scheduler.
+
+    `where` is the path of `spec`; `has_request` says whether the pod asks for accelerators in the proper way.
+    Known in the field: k8s-device-plugin README and issue 87 (NVIDIA_VISIBLE_DEVICES), CDI annotations.
+    """
+    found: list[HostAccess] = []
+    for key, kind in (("hostNetwork", "host_network"), ("hostPID", "host_pid"), ("hostIPC", "host_ipc")):
+        if fields.flag(spec.get(key), f"{where}.{key}"):
+            found.append(HostAccess.model_validate({"path": f"{where}.{key}", "kind": kind}))
+    runtime = fields.text(spec.get("runtimeClassName"), f"{where}.runtimeClassName") or ""
+    if not has_request and re.search(r"nvidia|gpu|habana|ascend|amd|rocm", runtime, re.IGNORECASE):
+        found.append(HostAccess(path=f"{where}.runtimeClassName", kind="gpu_without_request"))
+    annotations = fields.mapping(metadata.get("annotations"), "metadata.annotations")
+    found.extend(
+        HostAccess(path=f"{where}.annotations[{key[:200]}]", kind="gpu_without_request")
+        for key in annotations
+        if key.lower().startswith("cdi.k8s.io/")
+    )
+    found.extend(_volumes(spec, where))
+    for path, container in containers(spec, where):
+        found.extend(_container(container, path))
+    return found
+
+
+def containers(spec: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every container of a pod, of each of the three kinds, with its path."""
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        yield from fields.items(spec, key, where)
+
+
+def _volumes(spec: dict[str, Any], where: str) -> Iterator[HostAccess]:
+    for path, volume in fields.items(spec, "volumes", where):
+        if volume.get("hostPath") is None:
+            continue
+        yield HostAccess(path=path, kind="host_path")
+        host = fields.mapping(volume["hostPath"], f"{path}.hostPath")
+        place = posixpath.normpath("/" + (fields.text(host.get("path"), f"{path}.hostPath.path") or "")).replace("//", "/")
+        if place in ("/", "/dev") or _DEVICE_PATHS.match(place):
+            yield HostAccess(path=f"{path}.hostPath", kind="gpu_without_request")
+
+
+def _container(container: dict[str, Any], path: str) -> Iterator[HostAccess]:
+    security = fields.mapping(container.get("securityContext"), f"{path}.securityContext")
+    windows = fields.mapping(security.get("windowsOptions"), f"{path}.securityContext.windowsOptions")
+    if fields.flag(security.get("privileged"), f"{path}.securityContext.privileged") or fields.flag(
+        windows.get("hostProcess"), f"{path}.securityContext.windowsOptions.hostProcess"
+    ):
+        yield HostAccess(path=f"{path}.securityContext", kind="privileged")
+    for place, variable in fields.items(container, "env", path):
+        name = (fields.text(variable.get("name"), f"{place}.name") or "").upper()
+        value = fields.text(variable.get("value"), f"{place}.value", most=2**20)
+        # A value that comes from elsewhere cannot be read here, so it counts as the worst.
+        unknown = variable.get("valueFrom") is not None or (value is not None and "$(" in value)
+        if name in _DEVICE_LISTS and (unknown or (value or "").strip().lower() not in _NO_DEVICES):
+            yield HostAccess(path=place, kind="gpu_without_request")
+    for place, mount in fields.items(container, "volumeMounts", path):
+        target = posixpath.normpath(fields.text(mount.get("mountPath"), f"{place}.mountPath") or "")
+        if target == _VOLUME_LIST or target.startswith(_VOLUME_LIST + "/"):
+            yield HostAccess(path=place, kind="gpu_without_request")

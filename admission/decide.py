@@ -1,0 +1,164 @@
+"""From a review and gathered facts to the input of a decision. Pure.
+
+A workload is read into typed facts; what is not a workload is only searched for accelerators. A DELETE asks for nothing, so
+its request holds nothing: an object that should never have been there can always be taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from admission import accelerators, fields, images, models, workloads
+from admission.charge import Charge
+from admission.review import Review
+from core.inputs import (
+    AdmissionConfig,
+    AdmissionFacts,
+    AdmissionInput,
+    AdmissionRequest,
+    Container,
+    HostAccess,
+    ModelFact,
+    ModelUse,
+    PrincipalFact,
+    QuotaFact,
+    WeightsUse,
+    mandatory,
+)
+from core.names import ModelRef
+
+CLAIM_GROUP = "resource.k8s.io"
+SERVICE_ACCOUNT = "system:serviceaccount:"
+NAMES_DEVICES = frozenset({("", "Node"), ("", "ResourceQuota"), ("", "LimitRange"), ("", "Event"), ("events.k8s.io", "Event")})
+"""Kinds of Kubernetes itself that name accelerators as a matter of course and from which nothing ever makes a pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the object of a review asks for, before any fact is known.
+
+    `each`: what one pod holds; `total`: the whole object. Both are zero for what is not a workload.
+    """
+
+    known_kind: bool
+    accelerators_found: bool
+    each: Charge = field(default_factory=Charge)
+    total: Charge = field(default_factory=Charge)
+    pod_path: str = "spec"
+    containers: list[Container] = field(default_factory=list)
+    models: list[ModelUse] = field(default_factory=list)
+    weights: list[WeightsUse] = field(default_factory=list)
+    host_access: list[HostAccess] = field(default_factory=list)
+
+
+def asked(review: Review, table: Mapping[str, int]) -> Asked:
+    """What the review's object asks for. BadInput where it cannot be read or counted."""
+    found = review.object
+    if review.operation == "DELETE" or found is None:
+        return Asked(known_kind=True, accelerators_found=False)
+    workload = workloads.WORKLOADS.get((review.group, review.kind))
+    if workload is None:
+        claimed = review.group == CLAIM_GROUP and review.kind in ("ResourceClaim", "ResourceClaimTemplate")
+        harmless = (review.group, review.kind) in NAMES_DEVICES
+        return Asked(known_kind=False, accelerators_found=claimed or (not harmless and accelerators.mentioned(found, table)))
+    template = workloads.template_of(found, workload)
+    each = workloads.charge_pod(found, table)
+    total = workloads.charge_object(found, table)
+    access = accelerators.host_access(template.spec, template.metadata, template.path, has_request=bool(each.resources))
+    return Asked(
+        known_kind=True,
+        accelerators_found=bool(each.resources) or any(use.kind == "gpu_without_request" for use in access),
+        each=each,
+        total=total,
+        pod_path=template.path,
+        containers=_containers(template),
+        models=models.models(template),
+        weights=models.weights(template),
+        host_access=access,
+    )
+
+
+def _containers(template: workloads.Template) -> list[Container]:
+    found = []
+    for path, container in accelerators.containers(template.spec, template.path):
+        image = fields.text(container.get("image"), f"{path}.image")
+        name = fields.needed(container.get("name"), f"{path}.name")
+        found.append(Container(path=path, name=name, image=images.parse(image) if image else None))
+    return found
+
+
+def references(request: Asked) -> list[ModelRef]:
+    """The model versions that the registry is asked for."""
+    return list(dict.fromkeys(ModelRef(use.name, use.version) for use in request.models if use.name and use.version))
+
+
+def principal(review: Review, *, ref: str, tenant: str, config: AdmissionConfig) -> PrincipalFact:
+    """Who asks, as a reference. A service account's team is known where it acts inside its own namespace."""
+    namespace = service_account_namespace(review.username)
+    return PrincipalFact(
+        ref=ref,
+        kind="user" if namespace is None else "service_account",
+        tenant=tenant,
+        team=config.team if namespace is not None and namespace == review.namespace else None,
+        namespace=namespace,
+    )
+
+
+def service_account_namespace(username: str) -> str | None:
+    """NS of `system:serviceaccount:NS:NAME`; None for any other user name."""
+    if not username.startswith(SERVICE_ACCOUNT):
+        return None
+    namespace, colon, name = username.removeprefix(SERVICE_ACCOUNT).partition(":")
+    return namespace if colon and namespace and name and ":" not in name else None
+
+
+def by_controller(review: Review, config: AdmissionConfig) -> bool:
+    """Whether one of the cluster's own controllers asks (the service accounts of the configured namespaces)."""
+    namespace = service_account_namespace(review.username)
+    return namespace is not None and namespace in config.controller_namespaces
+
+
+def controller_owner(review: Review) -> str | None:
+    """The uid of the object's controlling owner, as the object claims it."""
+    where = "object.metadata.ownerReferences"
+    for _, owner in fields.items(review.metadata, "ownerReferences", "object.metadata"):
+        if fields.flag(owner.get("controller"), f"{where}.controller"):
+            return fields.text(owner.get("uid"), f"{where}.uid", most=128)
+    return None
+
+
+def build_input(
+    review: Review,
+    request: Asked,
+    *,
+    principal: PrincipalFact,
+    gpu_shares: int,
+    used_shares: int | None,
+    models: list[ModelFact] | None,
+    config: AdmissionConfig,
+    now_unix: int,
+) -> AdmissionInput:
+    """The input of the decision. `models` and `used_shares` are None where they could not be found out, which denies."""
+    return AdmissionInput(
+        now_unix=now_unix,
+        mandatory=mandatory("admission"),
+        request=AdmissionRequest(
+            operation=review.operation,
+            group=review.group,
+            kind=review.kind,
+            known_kind=request.known_kind,
+            accelerators_found=request.accelerators_found,
+            namespace=review.namespace,
+            subject=review.subject,
+            principal=principal,
+            gpu_shares=gpu_shares,
+            pod_path=request.pod_path,
+            containers=request.containers,
+            models=request.models,
+            weights=request.weights,
+            host_access=request.host_access,
+        ),
+        facts=AdmissionFacts(quota=None if used_shares is None else QuotaFact(used_shares=used_shares), models=models),
+        config=config,
+    )

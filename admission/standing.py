@@ -1,0 +1,142 @@
+"""What an object will hold after a request, given what it holds now. Pure; `ledger.py` writes it down.
+
+The cases, each of which was a bypass somewhere (`tests/unit/admission/test_standing.py` has one test for each):
+
+1. UPDATE replaces the object's own charge: it grows or gives back.
+2. CREATE of a name that is charged already keeps the larger of the two: the API server may refuse the CREATE as
+   AlreadyExists, and what runs must stay charged.
+3. DELETE gives back only when the object is really going now. Finalizers, `propagationPolicy: Foreground` and a running pod's
+   grace period keep it alive; the UPDATE that removes the last finalizer gives back, since no DELETE follows it.
+   Orphaned pods go on running, so their owner's charge stays.
+4. What one of the cluster's controllers made for an owner that is paid for holds nothing itself. A claimed owner from anybody
+   else is charged: ownerReferences are text that everyone can write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from admission import decide, fields
+from admission.decide import Asked
+from admission.review import Review
+from core.inputs import AdmissionConfig
+
+SCALED = {
+    ("apps", "deployments"): "Deployment.apps",
+    ("apps", "replicasets"): "ReplicaSet.apps",
+    ("apps", "statefulsets"): "StatefulSet.apps",
+    ("", "replicationcontrollers"): "ReplicationController",
+}
+DEFAULT_GRACE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    namespace: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one object holds now."""
+
+    tenant: str
+    team: str
+    shares: int
+    pod_shares: int
+    request_uid: str
+    updated_at_unix: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The ledger as one request found it: its team's account, its object's own holding, whether its owner is paid for."""
+
+    version: int
+    used_shares: int
+    own: Holding | None
+    owner_paid: bool
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What shall stand in the ledger. `after` is None when the object's row goes; `asked` is what the policy judges.
+
+    `used` is what the team holds beside it, so that `used + asked` is the team's total once the change is made.
+    """
+
+    after: int | None
+    pod_shares: int
+    asked: int
+    used: int
+    mark: str | None
+
+
+def key_of(review: Review) -> ObjectKey:
+    """The row of the request's object: the same one for its subresources."""
+    kind = f"{review.kind}.{review.group}" if review.group else review.kind
+    if review.subresource == "scale":
+        kind = SCALED.get((review.resource_group, review.resource), f"{review.resource}/scale")
+    own = fields.text(review.metadata.get("uid"), "object.metadata.uid", most=128) or review.uid
+    return ObjectKey(review.namespace, kind, review.name or f"#{own}"[:253])
+
+
+def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, team: str, config: AdmissionConfig) -> Change:
+    """The charge after the request."""
+    own = standing.own
+    here = own.shares if own and (own.tenant, own.team) == (tenant, team) else 0
+    others = standing.used_shares - here
+    each = asked.each.gpu_shares
+    if going(review):
+        return Change(None, 0, 0, max(others, 0), None)
+    if review.operation in ("DELETE", "CONNECT"):
+        held = own.shares if own else 0
+        return Change(held if own else None, own.pod_shares if own else 0, 0, max(others + here, 0), None)
+    paid = standing.owner_paid and decide.by_controller(review, config)
+    total = 0 if paid else asked.total.gpu_shares
+    after = total
+    if review.operation == "CREATE" and own is not None and own.request_uid != review.uid:
+        after = max(total, own.shares)
+    uid = fields.text(review.metadata.get("uid"), "object.metadata.uid", most=128)
+    mark = uid if uid and each and review.kind != "Pod" else None
+    needs_row = after > 0 or (each > 0 and review.kind != "Pod")
+    return Change(after if needs_row else None, each, total, max(others + after - total, 0), mark)
+
+
+def going(review: Review) -> bool:
+    """Whether the object is gone once this request is carried out."""
+    if review.operation == "DELETE":
+        old = review.old_object or {}
+        options = review.options
+        policy = fields.text(options.get("propagationPolicy"), "request.options.propagationPolicy")
+        lasting = policy in ("Orphan", "Foreground") or fields.flag(
+            options.get("orphanDependents"), "request.options.orphanDependents"
+        )
+        return not lasting and not _finalizers(old) and _pod_ends(review, old, options.get("gracePeriodSeconds"))
+    if review.operation != "UPDATE" or review.metadata.get("deletionTimestamp") is None or _finalizers(review.present):
+        return False
+    grace = review.metadata.get("deletionGracePeriodSeconds")
+    return "orphan" not in _finalizers(review.old_object or {}) and _pod_ends(review, review.present, grace)
+
+
+def _pod_ends(review: Review, found: dict[str, Any], grace: Any) -> bool:
+    """Whether a pod stops holding its devices now: it never ran, it has ended, or it is given no more time.
+
+    A pod on a node goes on through its grace period, and the kubelet sends a last DELETE with a grace of 0.
+    """
+    if review.kind != "Pod" or review.group:
+        return True
+    spec = fields.mapping(found.get("spec"), "oldObject.spec")
+    status = fields.mapping(found.get("status"), "oldObject.status")
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return True
+    stated = grace if grace is not None else spec.get("terminationGracePeriodSeconds")
+    return fields.count(stated, "gracePeriodSeconds", default=DEFAULT_GRACE) == 0
+
+
+def _finalizers(found: dict[str, Any]) -> list[Any]:
+    metadata = fields.mapping(found.get("metadata"), "oldObject.metadata")
+    return fields.sequence(metadata.get("finalizers"), "oldObject.metadata.finalizers")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from admission import decide, review
+from admission.accelerators import host_access, is_accelerator, mentioned
+from admission.decide import Asked
+from tests.unit.admission.reviews import TABLE, container, document, pod
+
+NAMES = [
+    "nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-7g.80gb", "amd.com/gpu", "gpu.intel.com/i915_gpu", "habana.ai/gaudi",
+    "google.com/tpu", "aws.amazon.com/neuroncore", "huawei.com/Ascend910", "requests.nvidia.com/gpu", "volcano.sh/vgpu-number",
+    "aliyun.com/gpu-mem", "tencent.com/vcuda-core", "NVIDIA.COM/GPU",
+]  # fmt: skip
+OTHERS = ["cpu", "memory", "hugepages-2Mi", "ephemeral-storage", "rdma/ib", "smarter-devices/fuse", "example.com/licence"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_accelerators(name: str) -> None:
+    assert is_accelerator(name, TABLE)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_names_of_other_things(name: str) -> None:
+    assert not is_accelerator(name, TABLE)
+
+
+def test_the_table_makes_any_name_one() -> None:
+    assert is_accelerator("acme.example/fast", {"acme.example/fast": 1})
+
+
+HOLDERS: dict[str, Any] = {
+    "a key": {"spec": {"worker": {"limits": {"nvidia.com/gpu": 1}}}},
+    "a value": {"spec": {"gpuType": "nvidia.com/gpu", "gpuCount": 8}},
+    "inside a text": {"data": {"template.yaml": "limits:\n  nvidia.com/gpu: 8\n"}},
+    "in a list": {"spec": [[[{"resources": "amd.com/gpu=1"}]]]},
+    "a device class": {"spec": {"devices": {"requests": [{"deviceClassName": "gpu.nvidia.com"}]}}},
+    "upper case": {"spec": {"x": "NVIDIA.com/GPU"}},
+    "an operator's own name": {"spec": {"resource": "acme/fast"}},
+}
+
+
+@pytest.mark.parametrize("found", HOLDERS.values(), ids=HOLDERS.keys())
+def test_an_accelerator_anywhere_in_an_object_is_found(found: Any) -> None:
+    assert mentioned(found, {**TABLE, "acme/fast": 1})
+
+
+def test_an_object_without_any() -> None:
+    assert not mentioned({"data": {"a": "cpu: 4", "b": "registry.example/nvidia", "c": "gpu"}, "n": [1, None, True]}, TABLE)
+
+
+def spec(main: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"containers": [{**container(), **(main or {})}], **more}
+
+
+def env(name: str, value: Any = None, **more: Any) -> dict[str, Any]:
+    return {"env": [{"name": name, "value": value, **more}]}
+
+
+def host(path: str) -> dict[str, Any]:
+    return {"volumes": [{"name": "d", "hostPath": {"path": path}}]}
+
+
+TAKERS: dict[str, dict[str, Any]] = {
+    "all": spec(env("NVIDIA_VISIBLE_DEVICES", "all")),
+    "by index": spec(env("NVIDIA_VISIBLE_DEVICES", "0")),
+    "from elsewhere": spec(env("NVIDIA_VISIBLE_DEVICES", valueFrom={"configMapKeyRef": {"name": "x", "key": "y"}})),
+    "by a variable": spec(env("NVIDIA_VISIBLE_DEVICES", "$(DEVICES)")),
+    "in an init container": spec(initContainers=[{**container(), **env("NVIDIA_VISIBLE_DEVICES", "all")}]),
+    "in an ephemeral container": spec(ephemeralContainers=[{**container(), **env("NVIDIA_VISIBLE_DEVICES", "all")}]),
+    "runtime class": spec(runtimeClassName="nvidia"),
+    "device file": spec(**host("/dev/nvidia0")),
+    "devices behind dots": spec(**host("/var/../dev//nvidia0")),
+    "the device folder": spec(**host("/dev")),
+    "the whole node": spec(**host("/")),
+    "render nodes": spec(**host("/dev/dri/renderD128")),
+    "AMD's": spec(**host("/dev/kfd")),
+    "volume list": spec({"volumeMounts": [{"name": "d", "mountPath": "/var/run/nvidia-container-devices/all"}]}),
+}
+
+
+@pytest.mark.parametrize("found", TAKERS.values(), ids=TAKERS.keys())
+def test_devices_taken_without_a_request(found: dict[str, Any]) -> None:
+    assert "gpu_without_request" in {use.kind for use in host_access(found, {}, "spec", has_request=False)}
+
+
+def test_the_annotation_that_names_devices() -> None:
+    found = host_access(spec(), {"annotations": {"cdi.k8s.io/mine": "nvidia.com/gpu=all"}}, "spec", has_request=False)
+    assert [use.kind for use in found] == ["gpu_without_request"]
+
+
+@pytest.mark.parametrize("value", ["none", "void", "", "NONE"])
+def test_no_devices_are_none(value: str) -> None:
+    assert host_access(spec(env("NVIDIA_VISIBLE_DEVICES", value)), {}, "spec", has_request=False) == []
+
+
+def test_the_runtime_class_is_fine_with_a_request() -> None:
+    assert host_access(spec(runtimeClassName="nvidia"), {}, "spec", has_request=True) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [
+        (spec(hostNetwork=True), "host_network"),
+        (spec(hostPID=True), "host_pid"),
+        (spec(hostIPC=True), "host_ipc"),
+        (spec(**host("/srv")), "host_path"),
+        (spec({"securityContext": {"privileged": True}}), "privileged"),
+        (spec({"securityContext": {"windowsOptions": {"hostProcess": True}}}), "privileged"),
+    ],
+)
+def test_ways_to_the_node(found: dict[str, Any], kind: str) -> None:
+    assert [use.kind for use in host_access(found, {}, "spec", has_request=False)] == [kind]
+
+
+def asked(found: dict[str, Any]) -> Asked:
+    return decide.asked(review.read(document("CREATE", found)), TABLE)
+
+
+def test_an_unknown_kind_is_found_out_only_with_an_accelerator() -> None:
+    cluster = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "r"},
+        "spec": {"limits": {"nvidia.com/gpu": 1}},
+    }
+    assert asked(cluster) == Asked(known_kind=False, accelerators_found=True)
+    assert asked({**cluster, "spec": {}}) == Asked(known_kind=False, accelerators_found=False)
+
+
+def test_kubernetes_own_objects_may_name_devices() -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"capacity": {"nvidia.com/gpu": "8"}}}
+    assert not asked(node).accelerators_found
+    assert asked({**node, "apiVersion": "evil.example/v1"}).accelerators_found
+
+
+def test_a_claim_is_an_accelerator_that_cannot_be_counted() -> None:
+    claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"}, "spec": {}}
+    assert asked(claim) == Asked(known_kind=False, accelerators_found=True)
+
+
+def test_a_known_kind_says_what_it_found() -> None:
+    assert asked(pod(1)).accelerators_found
+    assert not asked(pod()).accelerators_found

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from admission import decide, review
+from admission.standing import Change, Holding, Standing, change, going, key_of
+from core.inputs import AdmissionConfig
+from tests.unit.admission.reviews import GPU, TABLE, config, create, deployment, document, pod, remove, update
+
+CONTROLLER = "system:serviceaccount:kube-system:replicaset-controller"
+
+
+def holding(gpus: int, *, uid: str = "before", team: str = "a") -> Holding:
+    return Holding("acme", team, gpus * GPU, GPU, uid)
+
+
+def standing(used: int = 0, own: Holding | None = None, *, owner_paid: bool = False) -> Standing:
+    return Standing(version=1, used_shares=used * GPU, own=own, owner_paid=owner_paid, marked=False)
+
+
+def changed(data: bytes, found: Standing, settings: AdmissionConfig | None = None) -> Change:
+    asking = review.read(review.parse(data))
+    asked = decide.asked(asking, TABLE)
+    return change(asking, asked, found, tenant="acme", team="a", config=settings or config())
+
+
+def test_create_adds() -> None:
+    assert changed(create(deployment(2, 2, uid="d")), standing(3)) == Change(4 * GPU, 2 * GPU, 4 * GPU, 3 * GPU, "d")
+
+
+def test_update_replaces_its_own_charge() -> None:
+    found = changed(update(deployment(1, 3), deployment(1, 2)), standing(5, holding(2)))
+    assert (found.after, found.asked, found.used) == (3 * GPU, 3 * GPU, 3 * GPU)
+
+
+def test_a_parked_workload_keeps_a_row_that_holds_nothing() -> None:
+    found = changed(create(deployment(2, 0)), standing())
+    assert (found.after, found.pod_shares, found.asked) == (0, 2 * GPU, 0)
+
+
+def test_a_workload_without_gpus_has_no_row() -> None:
+    assert changed(create(deployment()), standing()).after is None
+
+
+def test_create_of_a_charged_name_keeps_the_larger() -> None:
+    """Case 2: the API server refuses it as AlreadyExists, and four GPUs go on running."""
+    found = changed(create(deployment(1, 0)), standing(4, holding(4)))
+    assert (found.after, found.used + found.asked) == (4 * GPU, 4 * GPU)
+    larger = changed(create(deployment(1, 6)), standing(4, holding(4)))
+    assert (larger.after, larger.used, larger.asked) == (6 * GPU, 0, 6 * GPU)
+
+
+def test_a_retry_of_a_create_replaces_its_own_row() -> None:
+    found = changed(create(deployment(1, 2), uid="again"), standing(4, holding(4, uid="again")))
+    assert (found.after, found.used) == (2 * GPU, 0)
+
+
+def test_a_holding_in_another_team_is_not_taken_off_this_one() -> None:
+    assert changed(update(deployment(1, 2), deployment(1, 2)), standing(3, holding(2, team="b"))).used == 3 * GPU
+
+
+def owned(found: dict[str, Any]) -> dict[str, Any]:
+    found["metadata"]["ownerReferences"] = [{"uid": "other"}, {"uid": "owner", "controller": True}]
+    return found
+
+
+def test_what_a_controller_makes_for_a_paid_owner_holds_nothing() -> None:
+    found = changed(create(owned(pod(8)), user=CONTROLLER), standing(4, owner_paid=True))
+    assert (found.after, found.asked, found.used) == (None, 0, 4 * GPU)
+    replica_set = owned({**deployment(8, 4, uid="rs"), "kind": "ReplicaSet"})
+    marked = changed(create(replica_set, user=CONTROLLER), standing(4, owner_paid=True))
+    assert (marked.after, marked.asked, marked.mark) == (0, 0, "rs")
+
+
+@pytest.mark.parametrize(
+    "user", ["alice", "system:serviceaccount:team-a:replicaset-controller", "system:serviceaccount:kube-system:a:b"]
+)
+def test_a_claimed_owner_from_anybody_else_is_charged(user: str) -> None:
+    assert changed(create(owned(pod(8)), user=user), standing(4, owner_paid=True)).asked == 8 * GPU
+
+
+def test_a_controller_without_a_paid_owner_is_charged() -> None:
+    assert changed(create(owned(pod(8)), user=CONTROLLER), standing(4)).asked == 8 * GPU
+
+
+def test_the_controlling_owner_is_the_one_that_says_so() -> None:
+    assert decide.controller_owner(review.read(document("CREATE", owned(pod(1))))) == "owner"
+
+
+def leaving(old: dict[str, Any], **options: Any) -> bool:
+    return going(review.read(review.parse(remove(old, options=options))))
+
+
+def running(**spec: Any) -> dict[str, Any]:
+    found = pod(1)
+    found["spec"].update({"nodeName": "n", **spec})
+    return found
+
+
+def test_delete_gives_back() -> None:
+    found = changed(remove(deployment(1, 4)), standing(4, holding(4)))
+    assert (found.after, found.asked, found.used) == (None, 0, 0)
+    assert leaving(pod(1))
+    assert leaving(running(), gracePeriodSeconds=0)
+    assert leaving(running(terminationGracePeriodSeconds=0))
+    assert leaving({**running(), "status": {"phase": "Succeeded"}})
+
+
+LASTING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a finalizer": (deployment(1, finalizers=["a/b"]), {}),
+    "dependents first": (deployment(1), {"propagationPolicy": "Foreground"}),
+    "orphans": (deployment(1), {"propagationPolicy": "Orphan"}),
+    "orphans, the old way": (deployment(1), {"orphanDependents": True}),
+    "a running pod": (running(), {}),
+    "a pod that takes its time": (running(terminationGracePeriodSeconds=10**9), {}),
+}
+
+
+@pytest.mark.parametrize(("old", "options"), LASTING.values(), ids=LASTING.keys())
+def test_a_delete_that_lets_it_live_keeps_the_charge(old: dict[str, Any], options: dict[str, Any]) -> None:
+    assert not leaving(old, **options)
+    found = changed(remove(old, options=options), standing(4, holding(1)))
+    assert (found.after, found.used, found.asked) == (GPU, 4 * GPU, 0)
+
+
+def test_the_last_finalizer_gives_back() -> None:
+    old = deployment(1, finalizers=["a/b"], deletionTimestamp="2026-01-01T00:00:00Z")
+    new = deployment(1, deletionTimestamp="2026-01-01T00:00:00Z")
+    assert going(review.read(review.parse(update(new, old))))
+    assert not going(review.read(review.parse(update(old, old))))
+    orphaning = deployment(1, finalizers=["orphan"], deletionTimestamp="2026-01-01T00:00:00Z")
+    assert not going(review.read(review.parse(update(new, orphaning))))
+
+
+def test_a_terminating_pod_is_charged_until_its_grace_is_over() -> None:
+    terminating = running()
+    terminating["metadata"].update({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30})
+    assert not going(review.read(review.parse(update(terminating, terminating))))
+
+
+def test_a_terminating_object_that_grows_is_charged() -> None:
+    """failure-cases/admission.md 14."""
+    held = {"finalizers": ["a/b"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    assert changed(update(deployment(1, 9, **held), deployment(1, 1, **held)), standing(1, holding(1))).asked == 9 * GPU
+
+
+def test_a_scale_is_about_the_scaled_object() -> None:
+    scale = {
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": {"name": "chat", "namespace": "team-a"},
+        "spec": {"replicas": 9},
+    }
+    resource = {"group": "apps", "version": "v1", "resource": "deployments"}
+    asking = review.read(document("UPDATE", scale, old=scale, subResource="scale", resource=resource))
+    assert key_of(asking) == key_of(review.read(document("CREATE", deployment(1))))
