@@ -1,0 +1,15 @@
+.PHONY: help setup test test-e2e check
+help:
+	@grep -E '^[a-z-]+:' Makefile | cut -d: -f1
+
+setup:
+	@scripts/setup
+
+test:
+	@scripts/test
+
+test-e2e:
+	@scripts/e2e
+
+check:
+	@scripts/check
