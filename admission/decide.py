@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from admission import accelerators, fields, images, models, workloads
 from admission.charge import Charge
@@ -59,9 +60,7 @@ def asked(review: Review, table: Mapping[str, int]) -> Asked:
         return Asked(known_kind=True, accelerators_found=False)
     workload = workloads.WORKLOADS.get((review.group, review.kind))
     if workload is None:
-        claimed = review.group == CLAIM_GROUP and review.kind in ("ResourceClaim", "ResourceClaimTemplate")
-        harmless = (review.group, review.kind) in NAMES_DEVICES
-        return Asked(known_kind=False, accelerators_found=claimed or (not harmless and accelerators.mentioned(found, table)))
+        return Asked(known_kind=False, accelerators_found=holds_accelerators(review.group, review.kind, found, table))
     template = workloads.template_of(found, workload)
     each = workloads.charge_pod(found, table)
     total = workloads.charge_object(found, table)
@@ -77,6 +76,13 @@ def asked(review: Review, table: Mapping[str, int]) -> Asked:
         weights=models.weights(template),
         host_access=access,
     )
+
+
+def holds_accelerators(group: str, kind: str, found: Mapping[str, Any], table: Mapping[str, int]) -> bool:
+    """Whether an object of a kind without known pods could bring accelerators to somebody. A claim always could (DRA)."""
+    if group == CLAIM_GROUP and kind in ("ResourceClaim", "ResourceClaimTemplate"):
+        return True
+    return (group, kind) not in NAMES_DEVICES and accelerators.mentioned(found, table)
 
 
 def _containers(template: workloads.Template) -> list[Container]:
