@@ -1,0 +1,439 @@
+"""The operator's configuration, versioned: defaults, the operator's files, and what `config set` changed, one over the other.
+
+Every answer belongs to a revision (the digest of the whole effective document), and a change made anywhere is seen within a
+second. When a source cannot be read the store does not go on with what it knew: it raises until the source is whole again,
+because a stale configuration would go on granting what an operator has just taken away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from core import yamlread
+from core.canonical import digest
+from core.errors import BadInput, ConfigError, Conflict, Forbidden, NotFound, PortcullisError
+from core.inputs import AdmissionConfig, GatewayConfig, LineageConfig, WeightsConfig
+from core.names import ModelRef
+from core.ports import Clock, Commitments, Recorder
+from core.principal import Principal
+from core.record import Entry
+from policies import config_overlay as overlay
+from policies.config import Document, ExemptionRule, Path, show_time, unix
+from policies.config_lookup import Lookup
+from policies.config_overlay import Change, Layer
+from policies.tables import ConfigVersion
+from storage.database import Database
+
+DEFAULTS = FilePath(__file__).parent / "defaults"
+MAX_AGE_SECONDS = 0.5
+"""How long an answer may be given without a look at the sources: half of the second that is promised."""
+EDITORS = frozenset({"admin", "operator"})
+MAX_REASON = 1000
+MAX_PATH = 512
+
+Edit = Callable[[dict[str, Any]], dict[str, Any]]
+ChangeKind = Literal["config_change", "exemption"]
+ExemptionState = Literal["active", "expired", "ownerless", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One row of the history. Version 0 is the empty document before the first change."""
+
+    version: int
+    action: str
+    path: str
+    author_ref: str
+    reason: str
+    created_unix: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedExemption:
+    """An exemption with what the rules will make of it now: only `active` ones count."""
+
+    exemption: ExemptionRule
+    state: ExemptionState
+
+
+@dataclass(frozen=True, slots=True)
+class _Intent:
+    """Why a change is made, as it is recorded."""
+
+    kind: ChangeKind
+    action: str
+    path: str
+    author: Principal
+    reason: str
+
+
+class ConfigStore:
+    """Implements `core.ports.OperatorConfig` and the commands `config` and `exemption`.
+
+    `home` is the tenant that owns this installation: when it is given, authors of another tenant may change only what is
+    their own tenant's. Without it every author with the role may change everything.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        commitments: Commitments,
+        recorder: Recorder,
+        files: Sequence[FilePath],
+        clock: Clock,
+        home: str | None = None,
+        max_age_seconds: float = MAX_AGE_SECONDS,
+    ) -> None:
+        self._database = database
+        self._commitments = commitments
+        self._recorder = recorder
+        self._places = (DEFAULTS, *files)
+        self._clock = clock
+        self._home = home
+        self._max_age = max_age_seconds
+        self._lock = asyncio.Lock()
+        self._lookup: Lookup | None = None
+        self._seen: tuple[Any, ...] = ()
+        self._failure: PortcullisError | None = None
+        self._looked = float("-inf")
+
+    # --- the port ----------------------------------------------------------------------------------------------------
+
+    async def admission(self, namespace: str) -> AdmissionConfig:
+        return await (await self._current()).admission(namespace)
+
+    async def gateway(self, tenant: str, ref: ModelRef) -> GatewayConfig:
+        return await (await self._current()).gateway(tenant, ref)
+
+    async def weights(self, tenant: str, ref: ModelRef) -> WeightsConfig:
+        return await (await self._current()).weights(tenant, ref)
+
+    async def lineage(self, tenant: str) -> LineageConfig:
+        return await (await self._current()).lineage(tenant)
+
+    async def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int:
+        return (await self._current()).requests_per_minute(tenant, team, key_id)
+
+    async def accelerators(self) -> Mapping[str, int]:
+        return (await self._current()).accelerators
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def refresh(self) -> str:
+        """Looks at the sources now if the last look is too old; the revision that answers come from.
+
+        Raises ConfigError when a file or the stored document cannot be used, Unavailable when the database does not answer.
+        """
+        return (await self._current()).revision
+
+    async def effective(self) -> Document:
+        """The typed configuration that decisions are made with."""
+        return (await self._current()).document
+
+    async def show(self, path: str | None = None) -> Any:
+        """The effective configuration as data, or the part of it at `path`. NotFound when nothing is configured there."""
+        merged = overlay.overlay(await self._layers(*await self._latest()))
+        if path is None:
+            return overlay.listed(merged)
+        parts = overlay.parse_path(path)
+        value = overlay.get(merged, parts)
+        return [value[key] for key in sorted(value)] if len(parts) == 1 and parts[0] in overlay.IDENTITY else value
+
+    async def history(self, limit: int = 100) -> list[Version]:
+        """The latest changes, newest first."""
+        query = select(ConfigVersion).order_by(ConfigVersion.version.desc()).limit(limit)
+        async with self._database.session(reading=True) as session:
+            rows = (await session.scalars(query)).all()
+        return [Version(r.version, r.action, r.path, r.author_ref, r.reason, r.created_unix) for r in rows]
+
+    async def diff(self, from_version: int, to_version: int | None = None) -> list[Change]:
+        """What the changes between two versions did to the database's document; `to_version` None is the latest."""
+        latest, _ = await self._latest()
+        before = await self._document(from_version)
+        after = await self._document(latest if to_version is None else to_version)
+        return list(overlay.differences(before, after))
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    async def set(self, path: str, value: Any, *, author: Principal, reason: str, expected_version: int | None = None) -> int:
+        """Sets the value at `path`; the version that holds it (the same as before when nothing changes).
+
+        The whole effective configuration is validated first, the change is recorded, then it is saved. Raises BadInput,
+        ConfigError (the result could not be used), Conflict (somebody else was quicker), Forbidden, EvidenceUnavailable.
+        """
+        parts = overlay.parse_path(path)
+        clean = overlay.plain(value, where=path)
+        intent = _Intent(_kind(parts), "set", overlay.show_path(parts), author, reason)
+        return await self._change(lambda document: overlay.put(document, parts, clean), intent, expected_version)
+
+    async def unset(self, path: str, *, author: Principal, reason: str, expected_version: int | None = None) -> int:
+        """Takes back what `set` said at `path`; files and defaults show through again. NotFound when nothing was set there."""
+        parts = overlay.parse_path(path)
+        intent = _Intent(_kind(parts), "unset", overlay.show_path(parts), author, reason)
+        return await self._change(lambda document: overlay.drop(document, parts), intent, expected_version)
+
+    async def add_exemption(
+        self,
+        *,
+        id: str,
+        rule: str,
+        owner: str,
+        reason: str,
+        ticket: str,
+        expires: str,
+        tenant: str,
+        subjects: Sequence[str],
+        namespaces: Sequence[str] = (),
+        author: Principal,
+    ) -> int:
+        """Adds an exemption that counts from now until `expires`. Conflict when the id is taken; all fields are needed."""
+        for name, value in (("owner", owner), ("reason", reason), ("ticket", ticket)):
+            if not value.strip():
+                raise BadInput(
+                    f"an exemption needs its {name}; without it no rule would honour it", where=f"exemptions.{id}.{name}"
+                )
+        if unix(expires) <= self._clock.now_unix():
+            raise BadInput("the expiry has passed already", where=f"exemptions.{id}.expires")
+        item: dict[str, Any] = {
+            "rule": rule,
+            "owner": owner,
+            "reason": reason,
+            "ticket": ticket,
+            "expires": expires,
+            "tenant": tenant,
+        }
+        item |= {"id": id, "subjects": list(subjects), **({"namespaces": list(namespaces)} if namespaces else {})}
+        path: Path = ("exemptions", id)
+        if any(found.exemption.id == id for found in await self.list_exemptions()):
+            raise Conflict(
+                "an exemption with this id exists; choose another id or revoke that one", where=overlay.show_path(path)
+            )
+        intent = _Intent("exemption", "add", overlay.show_path(path), author, reason)
+        return await self._change(lambda document: overlay.put(document, path, item), intent, None)
+
+    async def list_exemptions(self, tenant: str | None = None) -> list[ListedExemption]:
+        """Every exemption (of one tenant), with its state at this moment."""
+        _, document = await self._latest_effective()
+        now = self._clock.now_unix()
+        found = [rule for rule in document.exemptions if tenant in (None, rule.tenant)]
+        return [ListedExemption(rule, state_of(rule, now)) for rule in found]
+
+    async def revoke_exemption(self, id: str, *, author: Principal, reason: str) -> int:
+        """Ends an exemption now. One that a file declares cannot be deleted from here: its expiry is set to this moment."""
+        path: Path = ("exemptions", id)
+        where = overlay.show_path(path)
+        if not any(found.exemption.id == id for found in await self.list_exemptions()):
+            raise NotFound("there is no such exemption", where=where)
+        below = overlay.overlay(await asyncio.to_thread(self._file_layers))
+        ended = show_time(self._clock.now_unix())
+        intent = _Intent("exemption", "revoke", where, author, reason)
+        if id in below.get("exemptions", {}):
+            return await self._change(lambda document: overlay.put(document, (*path, "expires"), ended), intent, None)
+        return await self._change(lambda document: overlay.drop(document, path), intent, None)
+
+    async def _change(self, edit: Edit, intent: _Intent, expected_version: int | None) -> int:
+        _check_intent(intent)
+        version, stored = await self._latest()
+        if expected_version is not None and expected_version != version:
+            raise Conflict(f"the configuration is at version {version}, not {expected_version}; look again and repeat")
+        changed = edit(stored)
+        if changed == stored:
+            return version
+        below = await asyncio.to_thread(self._file_layers)
+        before = overlay.overlay([*below, _stored_layer(version, stored)])
+        layers = [*below, _stored_layer(version + 1, changed)]
+        after = overlay.overlay(layers)
+        await asyncio.to_thread(overlay.validate, after, layers)
+        self._check_scope(before, after, intent.author)
+        actor = await self._commitments.ref(intent.author.tenant, intent.author.id)
+        shown = overlay.listed(changed)
+        await self._recorder.event(
+            Entry(
+                kind=intent.kind,
+                actor=actor,
+                tenant=intent.author.tenant,
+                subject=f"config/{intent.path}",
+                digests={"config_before": digest(overlay.listed(before)), "config": digest(overlay.listed(after))},
+                details={"action": intent.action, "version": version + 1},
+            )
+        )
+        row = ConfigVersion(
+            version=version + 1,
+            document=shown,
+            action=f"{intent.kind}.{intent.action}",
+            path=intent.path,
+            author_ref=actor,
+            reason=intent.reason,
+            created_unix=self._clock.now_unix(),
+        )
+        try:
+            async with self._database.session() as session:
+                session.add(row)
+        except IntegrityError as error:
+            raise Conflict("somebody else changed the configuration meanwhile; look again and repeat") from error
+        self._looked = float("-inf")
+        return version + 1
+
+    def _check_scope(self, before: dict[str, Any], after: dict[str, Any], author: Principal) -> None:
+        if self._home is None or author.tenant == self._home:
+            return
+        for change in overlay.differences(before, after):
+            path = overlay.parse_path(change.path)
+            if _tenants_of(path, before, after) != {author.tenant}:
+                raise Forbidden(
+                    f"only operators of {self._home} may change what is not {author.tenant}'s own", where=change.path
+                )
+
+    # --- sources -----------------------------------------------------------------------------------------------------
+
+    async def _current(self) -> Lookup:
+        """The lookup of the current revision, after a look at the sources when the last one is older than the limit."""
+        if time.monotonic() - self._looked >= self._max_age:
+            async with self._lock:
+                if time.monotonic() - self._looked >= self._max_age:
+                    await self._look()
+        if self._failure is not None:
+            raise type(self._failure)(self._failure.message, where=self._failure.where)
+        if self._lookup is None:
+            raise ConfigError("the configuration has not been read")
+        return self._lookup
+
+    async def _look(self) -> None:
+        """One look at the sources. A failure is kept as long as a success would be, so that a broken file is not read per call."""
+        started = time.monotonic()
+        try:
+            signature = await asyncio.to_thread(self._signature)
+            if self._lookup is None or self._failure is not None or self._seen != (await self._version(), signature):
+                version, stored = await self._latest()
+                self._lookup = await asyncio.to_thread(self._build, await self._layers(version, stored))
+                self._seen = (version, signature)
+            else:
+                self._lookup.forget()
+            self._failure = None
+        except PortcullisError as error:
+            self._failure = error
+        self._looked = started
+
+    def _build(self, layers: Sequence[Layer]) -> Lookup:
+        merged = overlay.overlay(layers)
+        return Lookup(overlay.validate(merged, layers), overlay.listed(merged), self._commitments)
+
+    async def _version(self) -> int:
+        async with self._database.session(reading=True) as session:
+            return int(await session.scalar(select(func.max(ConfigVersion.version))) or 0)
+
+    async def _latest(self) -> tuple[int, dict[str, Any]]:
+        """The number of the latest version and its keyed document."""
+        query = select(ConfigVersion).order_by(ConfigVersion.version.desc()).limit(1)
+        async with self._database.session(reading=True) as session:
+            row = (await session.scalars(query)).first()
+        return (0, {}) if row is None else (row.version, _stored(row))
+
+    async def _latest_effective(self) -> tuple[int, Document]:
+        version, stored = await self._latest()
+        layers = await self._layers(version, stored)
+        return version, await asyncio.to_thread(overlay.validate, overlay.overlay(layers), layers)
+
+    async def _document(self, version: int) -> dict[str, Any]:
+        if version == 0:
+            return {}
+        async with self._database.session(reading=True) as session:
+            row = await session.get(ConfigVersion, version)
+        if row is None:
+            raise NotFound(f"there is no version {version} of the configuration; `config history` lists them")
+        return _stored(row)
+
+    async def _layers(self, version: int, stored: dict[str, Any]) -> list[Layer]:
+        return [*await asyncio.to_thread(self._file_layers), _stored_layer(version, stored)]
+
+    def _file_layers(self) -> list[Layer]:
+        return [_read(path, DEFAULTS in path.parents) for path in self._files()]
+
+    def _files(self) -> list[FilePath]:
+        return [path for place in self._places for path in _yaml_files(place)]
+
+    def _signature(self) -> tuple[tuple[str, int, int, int], ...]:
+        """What changes when a file does: name, time, size and inode (an editor replaces, a mounted ConfigMap swaps links)."""
+        found = []
+        for path in self._files():
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+            found.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+
+def state_of(rule: ExemptionRule, now_unix: int) -> ExemptionState:
+    """`ownerless` and `incomplete` ones never count; an `expired` one no longer does."""
+    if rule.owner is None or not rule.owner.strip():
+        return "ownerless"
+    if rule.expires is None or rule.ticket is None or rule.reason is None or not rule.reason.strip():
+        return "incomplete"
+    return "active" if unix(rule.expires) > now_unix else "expired"
+
+
+def _kind(path: Path) -> ChangeKind:
+    return "exemption" if path[0] == "exemptions" else "config_change"
+
+
+def _check_intent(intent: _Intent) -> None:
+    if not EDITORS & intent.author.roles:
+        raise Forbidden(f"changing the configuration needs one of the roles {', '.join(sorted(EDITORS))}")
+    if not intent.reason.strip() or len(intent.reason) > MAX_REASON or not intent.reason.isprintable():
+        raise BadInput(f"a change needs a reason: one printable line of at most {MAX_REASON} characters", where="reason")
+    if len(intent.path) > MAX_PATH:
+        raise BadInput(f"longer than {MAX_PATH} characters", where="path")
+
+
+def _tenants_of(path: Path, before: dict[str, Any], after: dict[str, Any]) -> set[str | None]:
+    """Whose the value at `path` was and will be; None stands for the installation's."""
+    if path[0] == "tenants" and len(path) > 1:
+        return {path[1]}
+    if path[0] in overlay.IDENTITY:
+        keys = [path[1]] if len(path) > 1 else [*before.get(path[0], {}), *after.get(path[0], {})]
+        items = [side.get(path[0], {}).get(key) for side in (before, after) for key in keys]
+        return {item.get("tenant") for item in items if item is not None}
+    return {None}
+
+
+def _stored_layer(version: int, stored: dict[str, Any]) -> Layer:
+    return Layer(f"database version {version}", stored)
+
+
+def _stored(row: ConfigVersion) -> dict[str, Any]:
+    try:
+        return overlay.keyed(row.document)
+    except BadInput as error:
+        raise ConfigError(error.message, where=f"database version {row.version}: {error.where}") from error
+
+
+def _yaml_files(place: FilePath) -> list[FilePath]:
+    """The file itself, or every YAML file in a folder, sorted by path; hidden ones (a ConfigMap's `..data`) are left out."""
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise ConfigError("no such file or folder; take it out of `config:` or create it", where=str(place))
+    found = [path for suffix in ("*.yaml", "*.yml") for path in place.rglob(suffix) if path.is_file()]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(place).parts))
+
+
+def _read(path: FilePath, shipped: bool) -> Layer:
+    name = f"defaults/{path.name}" if shipped else str(path)
+    try:
+        value = yamlread.load(path.read_bytes(), where=name)
+        return Layer(name, {} if value is None else overlay.keyed(overlay.plain(value)))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=name) from error
+    except BadInput as error:
+        where = error.where if error.where.startswith(name) else f"{name}: {error.where}".removesuffix(": ")
+        raise ConfigError(error.message, where=where) from error
