@@ -15,8 +15,11 @@ from admission import fields
 from core.inputs import HostAccess
 
 _VENDORS = (
-    r"(?:[a-z0-9-]+\.)*(?:nvidia\.com|amd\.com|habana\.ai|cambricon\.com|iluvatar\.(?:ai|com)|metax-tech\.com|mthreads\.com"
-    r"|hygon\.com|enflame\.com|kunlunxin\.com|tenstorrent\.com|furiosa\.ai|rebellions\.ai|qualcomm\.com)/[a-z0-9._-]+"
+    r"(?:(?:[a-z0-9-]+\.)*(?:amd\.com|habana\.ai|cambricon\.com|iluvatar\.(?:ai|com)|metax-tech\.com|mthreads\.com"
+    r"|hygon\.com|enflame\.com|kunlunxin\.com|tenstorrent\.com|furiosa\.ai|rebellions\.ai|qualcomm\.com|gpu\.intel\.com)/"
+    # NVIDIA's network operator names NICs in the same domain; everything else there is a GPU or a part of one (vGPUs and
+    # KubeVirt's passed-through cards carry product names).
+    r"|nvidia\.com/(?!(?:hostdev|mlnx|rdma|sriov|resib|roce|ib|nic|cx[0-9]|bf[0-9]|bluefield)))[a-z0-9._-]+"
 )
 _NAMES = (
     r"(?:[a-z0-9-]+\.)+[a-z]+/[a-z0-9._-]*"

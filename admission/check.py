@@ -119,6 +119,9 @@ async def check(
 async def _one(document: Document, door: Door, table: Any, namespace: str) -> Verdict:
     if document.problem:
         return Verdict(document.source, document.index, "", "", "unreadable", document.problem)
+    if isinstance(document.value, dict) and not {"apiVersion", "kind"} & document.value.keys():
+        message = "it has no apiVersion and no kind, so it is no Kubernetes object and no cluster would take it"
+        return Verdict(document.source, document.index, "", "", "not governed", message)
     try:
         review = synthesize(document.value, namespace)
         data = json.dumps(review, allow_nan=False).encode()

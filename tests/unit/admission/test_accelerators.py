@@ -12,9 +12,19 @@ from tests.unit.admission.reviews import TABLE, container, document, pod
 NAMES = [
     "nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-7g.80gb", "amd.com/gpu", "gpu.intel.com/i915_gpu", "habana.ai/gaudi",
     "google.com/tpu", "aws.amazon.com/neuroncore", "huawei.com/Ascend910", "requests.nvidia.com/gpu", "volcano.sh/vgpu-number",
-    "aliyun.com/gpu-mem", "tencent.com/vcuda-core", "NVIDIA.COM/GPU",
+    "aliyun.com/gpu-mem", "tencent.com/vcuda-core", "gpu.intel.com/i915_monitoring", "nvidia.com/GRID_T4-1Q", "NVIDIA.COM/GPU",
 ]  # fmt: skip
-OTHERS = ["cpu", "memory", "hugepages-2Mi", "ephemeral-storage", "rdma/ib", "smarter-devices/fuse", "example.com/licence"]
+OTHERS = [
+    "cpu",
+    "memory",
+    "hugepages-2Mi",
+    "ephemeral-storage",
+    "rdma/ib",
+    "smarter-devices/fuse",
+    "example.com/licence",
+    "nvidia.com/hostdev",
+    "nvidia.com/rdma_shared",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

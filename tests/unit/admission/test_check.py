@@ -52,6 +52,10 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: dated}
 data: {when: 2026-01-01}
+---
+replicaCount: 2
+---
+kind: Pod
 """
 
 
@@ -70,6 +74,8 @@ async def test_each_document_gets_a_verdict_and_nothing_changes(
         (6, "", "unreadable"),
         (7, "Deployment/half", "denied"),
         (8, "", "unreadable"),
+        (9, "", "not governed"),
+        (10, "", "unreadable"),
     ]
     assert "gpu-quota" in verdicts[2].message
     assert verdicts[2].namespace == "team-a"
