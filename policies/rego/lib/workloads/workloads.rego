@@ -1,0 +1,15 @@
+# METADATA
+# title: Workloads
+# description: Facts about the object under admission that several rules share.
+package portcullis.lib.workloads
+
+import data.portcullis.lib.models
+
+# Deleting gives back; no rule stands in its way.
+changes if not input.request.operation == "DELETE"
+
+holds_gpu if input.request.gpu_shares > 0
+
+registered contains models.ref(model) if some model in input.facts.models
+
+digests contains model.manifest_digest if some model in input.facts.models
