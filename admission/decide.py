@@ -56,7 +56,7 @@ class Asked:
 def asked(review: Review, table: Mapping[str, int]) -> Asked:
     """What the review's object asks for. BadInput where it cannot be read or counted."""
     found = review.object
-    if review.operation == "DELETE" or found is None:
+    if review.operation == "DELETE" or found is None or leaving(review):
         return Asked(known_kind=True, accelerators_found=False)
     workload = workloads.WORKLOADS.get((review.group, review.kind))
     if workload is None:
@@ -76,6 +76,16 @@ def asked(review: Review, table: Mapping[str, int]) -> Asked:
         weights=models.weights(template),
         host_access=access,
     )
+
+
+def leaving(review: Review) -> bool:
+    """Whether this UPDATE only moves an object that is being deleted towards its end (a finalizer goes, say).
+
+    It asks for nothing more than a DELETE does; refused, it would keep what a policy no longer allows alive for ever.
+    """
+    if review.operation != "UPDATE" or review.metadata.get("deletionTimestamp") is None:
+        return False
+    return (review.object or {}).get("spec") == (review.old_object or {}).get("spec")
 
 
 def holds_accelerators(group: str, kind: str, found: Mapping[str, Any], table: Mapping[str, int]) -> bool:

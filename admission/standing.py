@@ -92,7 +92,7 @@ def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, tea
     each = asked.each.gpu_shares
     if going(review):
         return Change(None, 0, 0, max(others, 0), None)
-    if review.operation in ("DELETE", "CONNECT"):
+    if review.operation in ("DELETE", "CONNECT") or decide.leaving(review):
         held = own.shares if own else 0
         return Change(held if own else None, own.pod_shares if own else 0, 0, max(others + here, 0), None)
     paid = standing.owner_paid and decide.by_controller(review, config)

@@ -156,3 +156,12 @@ def test_a_scale_is_about_the_scaled_object() -> None:
     resource = {"group": "apps", "version": "v1", "resource": "deployments"}
     asking = review.read(document("UPDATE", scale, old=scale, subResource="scale", resource=resource))
     assert key_of(asking) == key_of(review.read(document("CREATE", deployment(1))))
+
+
+def test_an_update_towards_the_end_asks_for_nothing_and_keeps_the_charge() -> None:
+    held = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    old = deployment(4, 1, finalizers=["a/b", "c/d"], **held)
+    found = changed(update(deployment(4, 1, finalizers=["a/b"], **held), old), standing(4, holding(4)), config(1))
+    assert (found.after, found.asked) == (4 * GPU, 0)
+    alive = changed(update(deployment(4, 1), deployment(4, 1)), standing(4, holding(4)), config(1))
+    assert alive.asked == 4 * GPU
