@@ -110,7 +110,7 @@ class ApiKeys:
         if match is None:
             raise Unauthenticated(NO_CREDENTIALS)
         row, roles = await self._find(match[1])
-        right = hmac.compare_digest(self._digest(token), row.digest if row is not None else _NO_DIGEST)
+        right = hmac.compare_digest(token_digest(self._pepper, token), row.digest if row is not None else _NO_DIGEST)
         in_force = row is not None and row.revoked_unix is None and (row.expires_unix is None or now < row.expires_unix)
         if row is None or not right or not in_force:
             raise Unauthenticated(NO_CREDENTIALS)
@@ -219,7 +219,12 @@ class ApiKeys:
         prefix, token = _new_token()
         await self._record("key.rotate", row.principal, by, key_id=key_id)
         unchanged = (ApiKey.key_id == key_id, ApiKey.prefix == row.prefix, ApiKey.revoked_unix.is_(None))
-        change = update(ApiKey).where(*unchanged).values(prefix=prefix, digest=self._digest(token)).returning(ApiKey.key_id)
+        change = (
+            update(ApiKey)
+            .where(*unchanged)
+            .values(prefix=prefix, digest=token_digest(self._pepper, token))
+            .returning(ApiKey.key_id)
+        )
         async with self._database.session() as session:
             if await session.scalar(change) is None:
                 raise Conflict("the key was changed meanwhile; look at it again", where=key_id)
@@ -269,7 +274,7 @@ class ApiKeys:
             key_id=key_id,
             tenant=tenant,
             prefix=prefix,
-            digest=self._digest(token),
+            digest=token_digest(self._pepper, token),
             principal=principal or f"key:{key_id}",
             kind="caller" if principal is None else "user",
             name=name,
@@ -287,9 +292,6 @@ class ApiKeys:
             for role in roles
         ]
 
-    def _digest(self, token: str) -> bytes:
-        return hmac.new(self._pepper, _CONTEXT + token.encode("ascii"), hashlib.sha256).digest()
-
     def _remember(self, whole: bytes, seen: _Seen) -> None:
         if len(self._cache) >= CACHE_SIZE:
             self._cache.clear()
@@ -297,6 +299,11 @@ class ApiKeys:
 
     async def _record(self, action: str, principal: str, by: Principal, **details: object) -> str:
         return await record_access(self._recorder, self._commitments, action=action, subject=principal, by=by, details=details)
+
+
+def token_digest(pepper: bytes, token: str) -> bytes:
+    """What the table keeps of a token: HMAC-SHA256 under the pepper, over the whole token, prefix included."""
+    return hmac.new(pepper, _CONTEXT + token.encode("ascii"), hashlib.sha256).digest()
 
 
 def _new_token() -> tuple[str, str]:
