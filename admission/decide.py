@@ -30,6 +30,7 @@ from core.inputs import (
 from core.names import ModelRef
 
 CLAIM_GROUP = "resource.k8s.io"
+CONTROLLER_MANAGER = "system:kube-controller-manager"
 SERVICE_ACCOUNT = "system:serviceaccount:"
 NAMES_DEVICES = frozenset({("", "Node"), ("", "ResourceQuota"), ("", "LimitRange"), ("", "Event"), ("events.k8s.io", "Event")})
 """Kinds of Kubernetes itself that name accelerators as a matter of course and from which nothing ever makes a pod."""
@@ -130,7 +131,13 @@ def service_account_namespace(username: str) -> str | None:
 
 
 def by_controller(review: Review, config: AdmissionConfig) -> bool:
-    """Whether one of the cluster's own controllers asks (the service accounts of the configured namespaces)."""
+    """Whether one of the cluster's own controllers asks (the service accounts of the configured namespaces).
+
+    A controller manager without `--use-service-account-credentials` does everything under one name, which stands for
+    kube-system's accounts.
+    """
+    if review.username == CONTROLLER_MANAGER:
+        return "kube-system" in config.controller_namespaces
     namespace = service_account_namespace(review.username)
     return namespace is not None and namespace in config.controller_namespaces
 

@@ -52,6 +52,15 @@ def logged(decision: Decision) -> Mapping[str, Any]:
     return document
 
 
+def place_of(error: Exception) -> str:
+    """An error's type and where it was raised, for the log: its text may quote what was sent."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}{place}"
+
+
 def status_of(error: Exception) -> int:
     """The HTTP status that stands in the answer's `status.code`."""
     return error.http_status if isinstance(error, PortcullisError) else 500

@@ -37,12 +37,10 @@ BIG_BODY = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one review. `decision` is None for a retry, which gets the answer that was given before; `shares` is what
-    the object holds afterwards, None where the ledger was not asked."""
+    """What came of one review. `decision` is None for a retry, which gets the answer that was given before."""
 
     answer: dict[str, Any]
     decision: Decision | None
-    shares: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class AdmissionService:
         except PortcullisError as error:
             return await self._refused(uid, document, error)
         except Exception as error:
-            log.exception("a review ended in %s", type(error).__name__)
+            log.error("a review ended in %s", refusal.place_of(error))
             return await self._refused(uid, document, error)
 
     async def _decided(self, asking: Review, body_digest: str) -> Outcome:
@@ -115,7 +113,7 @@ class AdmissionService:
         if not asking.dry_run:
             await self._record(asking, judged, reservation)
             await self._settle(asking.uid, body_digest, answer)
-        return Outcome(answer, judged.decision, judged.change.after)
+        return Outcome(answer, judged.decision)
 
     async def _judge_and_reserve(self, asking: Review) -> tuple[Judged, Reservation | None]:
         """Gather, decide and reserve, again and again while others change the ledger in between."""
@@ -238,7 +236,7 @@ class AdmissionService:
             try:
                 await self._record_refusal(request, decision)
             except Exception as failure:
-                log.exception("a denial could not be recorded: %s", type(failure).__name__)
+                log.error("a denial could not be recorded: %s", refusal.place_of(failure))
                 message += "; this denial could not be recorded"
         code = refusal.status_of(error)
         answer = review.answer(

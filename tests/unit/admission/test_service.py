@@ -250,7 +250,7 @@ async def test_too_large(make: ServiceMaker) -> None:
 
 
 async def test_an_engine_that_fails_is_a_denial_without_its_words(
-    make: ServiceMaker, engine: QuotaEngine, recorder: MemoryRecorder
+    make: ServiceMaker, engine: QuotaEngine, recorder: MemoryRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """failure-cases/admission.md 39."""
 
@@ -261,6 +261,8 @@ async def test_an_engine_that_fails_is_a_denial_without_its_words(
     answer = await make().review(create(pod(1)))
     assert not allowed(answer)
     assert "secret" not in json.dumps(answer)
+    assert "secret" not in caplog.text
+    assert "RuntimeError" in caplog.text
     assert len(recorder.entries) == 1
 
 

@@ -66,6 +66,12 @@ def owned(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def test_a_controller_manager_under_one_name_is_a_controller() -> None:
+    data = create(owned(pod(8)), user="system:kube-controller-manager")
+    assert changed(data, standing(4, owner_paid=True)).asked == 0
+    assert changed(data, standing(4, owner_paid=True), config(controller_namespaces=[])).asked == 8 * GPU
+
+
 def test_what_a_controller_makes_for_a_paid_owner_holds_nothing() -> None:
     found = changed(create(owned(pod(8)), user=CONTROLLER), standing(4, owner_paid=True))
     assert (found.after, found.asked, found.used) == (None, 0, 4 * GPU)
