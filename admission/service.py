@@ -100,7 +100,7 @@ class AdmissionService:
         except PortcullisError as error:
             return await self._refused(uid, document, error)
         except Exception as error:
-            log.error("a review ended in %s", refusal.place_of(error))
+            log.error("a review ended in %s", refusal.place_of(error))  # noqa: TRY400  (a traceback quotes what was sent)
             return await self._refused(uid, document, error)
 
     async def _decided(self, asking: Review, body_digest: str) -> Outcome:
@@ -236,7 +236,7 @@ class AdmissionService:
             try:
                 await self._record_refusal(request, decision)
             except Exception as failure:
-                log.error("a denial could not be recorded: %s", refusal.place_of(failure))
+                log.error("a denial could not be recorded: %s", refusal.place_of(failure))  # noqa: TRY400
                 message += "; this denial could not be recorded"
         code = refusal.status_of(error)
         answer = review.answer(
