@@ -27,7 +27,7 @@ class Held:
 
 def require(principal: Principal, *roles: str) -> None:
     """Passes when `principal` holds one of `roles`; Forbidden otherwise, and also when no role was named at all."""
-    if not roles or not principal.roles.intersection(roles):
+    if not principal.roles.intersection(roles):
         needed = " or ".join(roles) if roles else "a role that nobody holds"
         raise Forbidden(f"this needs the role {needed}; an administrator of {principal.tenant} can grant it")
 

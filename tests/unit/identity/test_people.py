@@ -199,6 +199,7 @@ SMALL_ORDER = {
     ),
     "not canonical": P,
     "not canonical neutral element": P + 1,
+    "not canonical, of large order": P + 3,
     "not on the curve": 2,
 }
 BAD_KEYS: dict[str, Any] = {
