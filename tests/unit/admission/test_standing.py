@@ -171,3 +171,9 @@ def test_an_update_towards_the_end_asks_for_nothing_and_keeps_the_charge() -> No
     assert (found.after, found.asked) == (4 * GPU, 0)
     alive = changed(update(deployment(4, 1), deployment(4, 1)), standing(4, holding(4)), config(1))
     assert alive.asked == 4 * GPU
+
+
+def test_an_update_towards_the_end_is_asked_nothing_more_than_a_delete() -> None:
+    held = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    ending = update(deployment(1, **held), deployment(1, finalizers=["a/b"], **held))
+    assert decide.asked(review.read(review.parse(ending)), TABLE) == decide.Asked(known_kind=True, accelerators_found=False)
