@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from core.canonical import digest
 from core.decision import Decision, Violation
 from core.errors import BadInput, Conflict, PortcullisError, TooLarge, Unavailable
 from core.ids import uuid7
@@ -20,14 +16,22 @@ RULES: tuple[tuple[type[PortcullisError], str, str], ...] = (
 
 
 def refuse(error: Exception) -> Decision:
-    """The denial that `error` ends in. An error that is not of our tree shows its type only: its text may hold anything."""
+    """The denial that `error` ends in, without an input, for none was decided on.
+
+    An error that is not of our tree shows its type only: its text may hold anything.
+    """
     rule, advice = "door/error", "ask the platform team to look at portcullis' log"
     message, path = f"the request could not be decided ({type(error).__name__})", ""
     if isinstance(error, PortcullisError):
         message, path = error.message, error.where
         rule, advice = next(((name, todo) for kind, name, todo in RULES if isinstance(error, kind)), (rule, advice))
     violation = Violation(
-        rule=rule, mode="enforce", path=path, args={}, message=f"{path}: {message}" if path else message, remediation=advice
+        rule=rule,
+        mode="enforce",
+        path=path[:256],
+        args={},
+        message=f"{path}: {message}" if path else message,
+        remediation=advice,
     )
     return Decision(
         domain="admission",
@@ -41,15 +45,8 @@ def refuse(error: Exception) -> Decision:
         policy_revision="",
         config_revision="",
         engine="none",
-        input_digest=digest({}),
+        input_digest="",
     )
-
-
-def logged(decision: Decision) -> Mapping[str, Any]:
-    """A refusal as the evidence log keeps it: which rule and where, no message (it may quote what was sent)."""
-    document = decision.as_json()
-    document["violations"] = [{"rule": v.rule, "mode": v.mode, "path": v.path[:256], "args": {}} for v in decision.violations]
-    return document
 
 
 def place_of(error: Exception) -> str:

@@ -24,7 +24,6 @@ from core.decision import Decision
 from core.errors import BadInput, Conflict, PortcullisError, Unavailable
 from core.inputs import AdmissionConfig, AdmissionInput, ModelFact, as_json
 from core.ports import Clock, Commitments, Engine, ModelRegistry, OperatorConfig, Recorder
-from core.record import Entry
 
 log = logging.getLogger("portcullis.admission")
 
@@ -253,7 +252,7 @@ class AdmissionService:
             f"{_short(request.get('namespace'))}/{_short(kind.get('kind') if isinstance(kind, dict) else None)}/{_short(label)}"
         )
         actor = await self._commitments.ref(self._tenant, person)
-        await self._recorder.event(Entry("admission", actor, self._tenant, subject, decision=refusal.logged(decision)))
+        await self._recorder.decision("admission", decision, {}, actor=actor, tenant=self._tenant, subject=subject)
 
     async def ready(self) -> None:
         """Raises Unavailable when a decision could not be made now."""
