@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import cast
 
 from core.decision import DOMAINS
 from core.errors import BadInput, ConfigError
@@ -119,10 +118,11 @@ class _Check:
         """No folder brings a file or a rule that another one has."""
         seen: dict[str, Source] = {}
         for source in self.tree.sources:
-            for key in {source.path, source.rule_id if source.extra else None} - {None}:
-                other = seen.setdefault(cast("str", key), source)
-                if other is not source and (other.path == source.path or _folder(other) != _folder(source)):
+            for key in (source.path, source.rule_id):
+                other = seen.setdefault(key, source) if key else source
+                if (other.path == source.path and other is not source) or _folder(other) != _folder(source):
                     self._find(source, 0, "taken", f"{key} is there already ({other.file}); give the rule another name")
+                    break
 
     def _place(self, source: Source, syntax: Syntax) -> None:
         expected = _packages(source, built=self.built)

@@ -1,0 +1,139 @@
+"""A small tree of rules to break: the library the aggregators need and the rules that core asks for, as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.decision import MANDATORY
+
+MODES = """\
+package portcullis.lib.modes
+
+default mode(_) := "enforce"
+
+mode(rule) := input.config.modes[rule]
+"""
+EXEMPTIONS = """\
+package portcullis.lib.exemptions
+
+id(rule) := found.id if {
+	some found in input.config.exemptions
+	found.rule == rule
+}
+"""
+OBLIGATIONS = """\
+package portcullis.lib.obligations
+
+obligations := {"redact_log": true}
+"""
+METADATA = """\
+# METADATA
+# title: {title}
+# description: A rule of the tests.
+# custom:
+#   severity: medium
+#   message: "{{asked}} GPUs are asked for, {{limit}} are allowed"
+#   messages: {{other: "something else: {{what}}"}}
+#   remediation: Ask for less.
+#   units: {{asked: gpu, limit: gpu}}
+#   controls: [test/1]
+"""
+ADMISSION_BODY = """\
+default checked := false
+
+checked if is_number(input.request.gpu_shares)
+
+deny contains {"path": "spec", "args": {"asked": input.request.gpu_shares, "limit": 20160}} if {
+	input.request.gpu_shares > 20160
+}
+"""
+GRANT_BODY = """\
+default checked := false
+
+checked if is_string(input.request.model)
+
+grant contains found.id if some found in input.config.grants
+"""
+QUIET_GRANT_BODY = 'default checked := false\n\nchecked if is_string(input.request.model)\n\ngrant contains "always"\n'
+SILENT_BODY = "default checked := false\n\nchecked := true\n\ndeny contains {} if false\n"
+
+
+def module(rule_id: str, body: str, *, metadata: str | None = None) -> str:
+    domain, name = rule_id.split("/")
+    head = METADATA.format(title=name) if metadata is None else metadata
+    return f'{head}package portcullis.rules.{domain}["{name}"]\n\n{body}'
+
+
+def files(**changes: str | None) -> dict[str, str]:
+    """The tree by path. `changes`: rule ids (with `__` for `/` and `_` for `-`) to a body; None leaves the rule out."""
+    tree = {
+        "lib/modes/modes.rego": MODES,
+        "lib/exemptions/exemptions.rego": EXEMPTIONS,
+        "lib/obligations/obligations.rego": OBLIGATIONS,
+    }
+    bodies: dict[str, str | None] = {
+        rule: ADMISSION_BODY if domain == "admission" else GRANT_BODY if rule != "lineage/approval" else QUIET_GRANT_BODY
+        for domain, rules in MANDATORY.items()
+        for rule in rules
+    }
+    bodies["admission/approved-images"] = SILENT_BODY
+    bodies["admission/approved-model"] = SILENT_BODY
+    bodies["admission/encrypted-weights"] = SILENT_BODY
+    bodies["admission/namespace-isolation"] = SILENT_BODY
+    bodies["gateway/purpose"] = SILENT_BODY
+    bodies.update({name.replace("__", "/").replace("_", "-"): body for name, body in changes.items()})
+    for rule, body in bodies.items():
+        if body is not None:
+            tree[f"rules/{rule}/{rule.split('/')[1]}.rego"] = module(rule, body)
+    return tree
+
+
+def write(folder: Path, tree: dict[str, str]) -> Path:
+    for path, text in tree.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+def extra(folder: Path, rule_id: str, body: str, *, metadata: str | None = None) -> Path:
+    """An operator's folder with one rule."""
+    return write(folder, {f"rules/{rule_id}/{rule_id.split('/')[1]}.rego": module(rule_id, body, metadata=metadata)})
+
+
+PRINCIPAL = {"ref": "ref:1", "kind": "user", "tenant": "acme"}
+
+
+def admission_input(gpu_shares: int = 20160, **config: Any) -> dict[str, Any]:
+    return {
+        "now_unix": 1_800_000_000,
+        "mandatory": list(MANDATORY["admission"]),
+        "request": {
+            "operation": "CREATE",
+            "group": "apps",
+            "kind": "Deployment",
+            "known_kind": True,
+            "accelerators_found": True,
+            "namespace": "team-a",
+            "subject": "Deployment/chat",
+            "principal": PRINCIPAL,
+            "gpu_shares": gpu_shares,
+        },
+        "facts": {},
+        "config": {"revision": "sha256:" + "1" * 64, **config},
+    }
+
+
+def gateway_input(*, grants: int = 1, **config: Any) -> dict[str, Any]:
+    return {
+        "now_unix": 1_800_000_000,
+        "mandatory": list(MANDATORY["gateway"]),
+        "request": {"route": "/v1/chat/completions", "model": "llama-3", "version": "7", "principal": PRINCIPAL},
+        "facts": {},
+        "config": {
+            "revision": "sha256:" + "1" * 64,
+            "grants": [{"id": f"g{i}", "model": "llama-3"} for i in range(grants)],
+            **config,
+        },
+    }
