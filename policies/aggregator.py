@@ -6,11 +6,11 @@ Generated because a call by name (`data.portcullis.rules.admission["gpu-quota"].
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.decision import DOMAINS, NEEDS_GRANT, Domain
+from policies.syntax import dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Member:
     @property
     def reference(self) -> str:
         domain, name = self.id.split("/")
-        return f"data.portcullis.rules.{domain}[{json.dumps(name)}]"
+        return dotted(("data", "portcullis", "rules", domain, name))
 
 
 _HEAD = """\

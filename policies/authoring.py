@@ -7,13 +7,9 @@ from pathlib import Path
 from core.decision import DOMAINS
 from core.errors import BadInput, Conflict, PortcullisError
 from policies.check import RULE_NAME
+from policies.syntax import dotted
 from policies.tree import SHIPPED
 
-_KEYWORDS = frozenset(
-    {
-        "as", "contains", "default", "else", "every", "false", "if", "import", "in", "not", "null", "package", "some", "true", "with",
-    }
-)  # fmt: skip
 _SUBJECTS = {
     "admission": ("the namespace", "input.request.namespace", '"request": {"namespace": "forbidden"}'),
     "gateway": ("the model", "input.request.model", '"request": {"model": "forbidden"}'),
@@ -82,8 +78,8 @@ def new_rule(folder: Path, rule_id: str) -> tuple[Path, Path]:
     values = {
         "title": name.replace("-", " ").capitalize(),
         "what": what,
-        "package": _package(domain, name),
-        "test_package": _package(domain, f"{name}_test"),
+        "package": dotted(("portcullis", "rules", domain, name)),
+        "test_package": dotted(("portcullis", "rules", domain, f"{name}_test")),
         "field": field,
         "path": field.removeprefix("input."),
         "denied": denied,
@@ -97,9 +93,3 @@ def new_rule(folder: Path, rule_id: str) -> tuple[Path, Path]:
     except OSError as error:
         raise PortcullisError(f"cannot be written: {error.strerror}", where=str(rule)) from error
     return rule, test
-
-
-def _package(domain: str, name: str) -> str:
-    """The package as `opa fmt` writes it: a dot before a plain name, brackets around any other."""
-    plain = name.isidentifier() and name not in _KEYWORDS
-    return f"portcullis.rules.{domain}.{name}" if plain else f'portcullis.rules.{domain}["{name}"]'

@@ -20,7 +20,7 @@ from policies.aggregator import Member
 from policies.builtins import judge
 from policies.bundle import Bundle
 from policies.catalogue import Catalogue, Rule, read_rule
-from policies.syntax import Path, Syntax, parse
+from policies.syntax import Path, Syntax, dotted, parse
 from policies.tree import Source, Tree, read_tree
 
 RULE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
@@ -133,7 +133,7 @@ class _Check:
                 source, 0, "place", "stands outside lib/NAME/ and rules/DOMAIN/RULE/ of the domains " + ", ".join(DOMAINS)
             )
         elif syntax.package not in expected:
-            self._find(source, 1, "package", f"the package must be {_shown(expected[0])}, as the folder says")
+            self._find(source, 1, "package", f"the package must be {dotted(expected[0])}, as the folder says")
 
     def _uses(self) -> None:
         functions: dict[Path, frozenset[str]] = {}
@@ -183,7 +183,7 @@ class _Check:
         }
         for package, (name, kind) in LIBRARY.items():
             if (package, name, kind) not in heads:
-                message = f"the {kind} {_shown(package)}.{name} is missing; every decision calls it"
+                message = f"the {kind} {dotted(package)}.{name} is missing; every decision calls it"
                 self.findings.append(Finding(where, 0, "library", message))
 
 
@@ -205,9 +205,3 @@ def _packages(source: Source, *, built: bool) -> list[Path]:
         return []
     tests: Path = (*package[:-1], f"{package[-1]}_test")
     return [package, tests] if source.is_test else [package]
-
-
-def _shown(package: Path) -> str:
-    return "".join(f".{part}" if part is not None and part.isidentifier() else f'["{part}"]' for part in package).removeprefix(
-        "."
-    )

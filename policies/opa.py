@@ -2,8 +2,9 @@
 
 The server is not trusted to have our rules:
 
-1. Before the first decision, after any failure, and whenever it answers with another revision, its policies are read
-   (`GET /v1/policies`): none may use a built-in off the list, and those below `portcullis` must be ours, text for text.
+1. Before the first decision, after any failure (another revision is one), and whenever a connection was made anew (it may
+   lead to another server), its policies are read (`GET /v1/policies`) before an answer is believed: none may use a built-in
+   off the list, and those below `portcullis` must be ours, text for text.
 2. Every answer must come with provenance that names our bundle's revision.
 
 Built-in errors are errors (`strict-builtin-errors`), nothing is retried, and one deadline of ours covers the whole exchange.
@@ -31,6 +32,7 @@ from policies.builtins import judge
 from policies.bundle import Bundle
 from policies.evaluate import EngineFailure
 
+_NEVER = -1
 _QUERY = {"provenance": "true", "strict-builtin-errors": "true"}
 _FATAL_EVERYWHERE = frozenset({"builtin", "syntax"})
 """Objections that count against a policy outside `portcullis` too; the others are about how our own tree is laid out."""
@@ -76,6 +78,22 @@ def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread, link: 
         thread.join(timeout=5)
 
 
+class _Client(AsyncOpaClient):  # type: ignore[misc]  # the package has no types
+    """The package's client, which also counts the connections it made."""
+
+    connections = 0
+
+    async def _init_session(self) -> None:
+        await super()._init_session()
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(self._count)
+        trace.freeze()
+        self._session.trace_configs.append(trace)
+
+    async def _count(self, *_: object) -> None:
+        self.connections += 1
+
+
 class _Link:
     """The connection and what is known about the server behind it. Used inside its own loop only."""
 
@@ -87,7 +105,7 @@ class _Link:
         self.deadline_ms = deadline_ms
         self.revision = bundle.revision
         self.texts = sorted(bundle.modules.values())
-        self.client = AsyncOpaClient(
+        self.client = _Client(
             host=f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname,
             port=parts.port or 8181,
             ssl=parts.scheme == "https",
@@ -95,7 +113,7 @@ class _Link:
             timeout=deadline_ms / 1000,
         )
         self.connected = False
-        self.verified = False
+        self.verified = _NEVER
         self.verifying = asyncio.Lock()
 
     async def ask(self, domain: Domain, document: bytes) -> Any:
@@ -104,10 +122,10 @@ class _Link:
             async with asyncio.timeout(self.deadline_ms / 1000):
                 return await self._ask(domain, document)
         except EngineFailure:
-            self.verified = False
+            self.verified = _NEVER
             raise
         except Exception as error:
-            self.verified = False
+            self.verified = _NEVER
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> EngineFailure:
@@ -124,19 +142,25 @@ class _Link:
         )
 
     async def _ask(self, domain: Domain, document: bytes) -> Any:
-        async with self.verifying:
-            if not self.connected:
-                await self.client.__aenter__()
-                self.connected = True
-            if not self.verified:
-                self._verify(await self._policies())
-                self.verified = True
+        await self._ensure_verified()
         answer = await self.client.query_rule(json.loads(document), f"portcullis.{domain}", "decision", _QUERY)
+        await self._ensure_verified()
         bundles = answer.get("provenance", {}).get("bundles") or {}
         found = sorted({str(bundle.get("revision")) for bundle in bundles.values()})
         if self.revision not in found:
             raise self._foreign(", ".join(found)[:200] or "no bundle with a revision")
         return answer.get("result")
+
+    async def _ensure_verified(self) -> None:
+        """Reads the server's policies, unless they were read since the last connection was made."""
+        async with self.verifying:
+            if not self.connected:
+                await self.client.__aenter__()
+                self.connected = True
+            if self.verified != self.client.connections:
+                connections = self.client.connections
+                self._verify(await self._policies())
+                self.verified = connections
 
     def _foreign(self, found: str) -> EngineFailure:
         return EngineFailure("engine/revision", found=found, expected=self.revision)

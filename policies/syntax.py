@@ -30,6 +30,11 @@ _NODES = frozenset(
 )  # fmt: skip
 _OPERATORS = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/", "Mod": "%", "Union": "|", "Intersection": "&"}
 
+KEYWORDS = frozenset(
+    {
+        "as", "contains", "default", "else", "every", "false", "if", "import", "in", "not", "null", "package", "some", "true", "with",
+    }
+)  # fmt: skip
 MAX_NESTING = 10
 _TOKEN = re.compile(r"""\"(?:\\.|[^"\\\n])*"|`[^`]*`|\#[^\n]*|[\[\](){}]""")
 """Text, comments and brackets; what stands inside text or a comment is no bracket."""
@@ -226,6 +231,16 @@ def flatten(reference: Mapping[str, Any]) -> Path:
             parts.append(node["value"] if name == "Var" else None)
             return tuple(reversed(parts))
         reference = node["refr"]
+
+
+def dotted(path: Path) -> str:
+    """A reference as `opa fmt` writes it: a dot before a plain name, brackets around any other."""
+    parts = [f".{part}" if part is not None and _plain(part) else f"[{json.dumps(part)}]" for part in path]
+    return "".join(parts).removeprefix(".")
+
+
+def _plain(part: str) -> bool:
+    return part.isascii() and part.isidentifier() and part not in KEYWORDS
 
 
 def _line(node: Any) -> int:

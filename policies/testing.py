@@ -5,7 +5,6 @@ A test passes only when it is true. Undefined, false, or an error is a failure t
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ import regorus
 from core.errors import BadInput, ConfigError
 from policies.check import load_tree
 from policies.syntax import Path as Package
-from policies.syntax import Syntax, engine_problem, parse
+from policies.syntax import Syntax, dotted, engine_problem, parse
 from policies.tree import Source, read_tree
 
 PREFIX = "test_"
@@ -47,8 +46,7 @@ class _Test:
 
     @property
     def name(self) -> str:
-        parts = ("data", *self.package, self.rule)
-        return "".join(f".{part}" if part and part.isidentifier() else f"[{json.dumps(part)}]" for part in parts)[1:]
+        return dotted(("data", *self.package, self.rule))
 
 
 def run(root: Path | None = None, extra: Sequence[Path] = (), only: str | None = None) -> list[TestResult]:

@@ -137,3 +137,39 @@ def gateway_input(*, grants: int = 1, **config: Any) -> dict[str, Any]:
             **config,
         },
     }
+
+
+def weights_input() -> dict[str, Any]:
+    return {
+        "now_unix": 1_800_000_000,
+        "mandatory": list(MANDATORY["weights"]),
+        "request": {
+            "action": "release",
+            "model": "llama-3",
+            "version": "7",
+            "manifest_digest": "sha256:" + "a" * 64,
+            "principal": PRINCIPAL,
+        },
+        "facts": {},
+        "config": {"revision": "sha256:" + "1" * 64},
+    }
+
+
+def lineage_input() -> dict[str, Any]:
+    return {
+        "now_unix": 1_800_000_000,
+        "mandatory": list(MANDATORY["lineage"]),
+        "request": {
+            "action": "approve",
+            "model": "llama-3",
+            "version": "7",
+            "subject_digest": "sha256:" + "a" * 64,
+            "principal": PRINCIPAL,
+        },
+        "facts": {},
+        "config": {"revision": "sha256:" + "1" * 64},
+    }
+
+
+INPUTS = {"admission": admission_input(), "gateway": gateway_input(), "weights": weights_input(), "lineage": lineage_input()}
+"""One input of each domain that fits its schema."""
