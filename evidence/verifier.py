@@ -65,8 +65,12 @@ _RECORD_KEYS = {
     "controls",
     "commitments",
 }
+_PLACES = {
+    "manifest.json", "manifest.note", "checkpoint", "records.jsonl", "names.json", "keys/log.pub",
+    "proofs/inclusion.jsonl", "proofs/withheld.json", "proofs/consistency.json",
+}  # fmt: skip
+_FOLDERS = ("inputs/", "bundles/")
 _NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*\Z")
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 
 
@@ -558,6 +562,9 @@ def _manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
         raise VerificationFailed("manifest.json holds unknown fields, or lacks some")
     if not (manifest["tenant"] is None or isinstance(manifest["tenant"], str)):
         raise VerificationFailed("manifest.json: tenant is a name or null")
+    for name in files:
+        if name not in _PLACES and not name.startswith(_FOLDERS):
+            raise VerificationFailed(f"{name} has no place in a package")
     listed = manifest["files"]
     present = set(files) - {"manifest.json", "manifest.note"}
     for name in sorted(present ^ set(listed)):
@@ -668,7 +675,7 @@ def _consistency(package: _Package, earlier: Checkpoint) -> int:
     proofs = parse_canonical(package.take("proofs/consistency.json"), "proofs/consistency.json")
     if not isinstance(proofs, dict):
         raise VerificationFailed("proofs/consistency.json: expected an object")
-    if earlier.size in (0, package.checkpoint.size):
+    if earlier.size == 0 or earlier.size >= package.checkpoint.size:
         path = []
     elif str(earlier.size) in proofs:
         path = _hashes(proofs[str(earlier.size)], "proofs/consistency.json")
