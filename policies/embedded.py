@@ -49,7 +49,9 @@ class Embedded:
         self._deadline_ms = deadline_ms
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         ready: Future[str] = Future()
-        threading.Thread(target=_work, args=(dict(modules), self._jobs, ready), name="policy-engine", daemon=True).start()
+        arguments = (dict(modules), self._jobs, ready)
+        self._thread = threading.Thread(target=_work, args=arguments, name="policy-engine", daemon=True)
+        self._thread.start()
         # A weak finalizer, so that an engine nobody closes does not keep its thread for ever.
         self._stop = weakref.finalize(self, self._jobs.put, None)
         problem = ready.result()
@@ -61,7 +63,7 @@ class Embedded:
             raise EngineFailure("engine/unavailable", problem="the engine has been closed")
         job = _Job(f"data.portcullis.{domain}.decision", document.decode(), Future())
         self._jobs.put(job)
-        answer = job.answer.result()
+        answer = self._wait(job.answer)
         if answer.text is None:
             problem = f"evaluation failed at {answer.place}" if answer.place else "evaluation failed"
             raise EngineFailure("engine/error", problem=problem)
@@ -71,6 +73,17 @@ class Embedded:
             return json.loads(answer.text)
         except ValueError as error:
             raise EngineFailure("engine/error", problem="the answer is not JSON") from error
+
+    def _wait(self, answer: Future[_Answer]) -> _Answer:
+        """The answer, or a failure once nobody is left to give one (a forked process has no copy of the thread)."""
+        while self._thread.is_alive():
+            try:
+                return answer.result(timeout=1)
+            except TimeoutError:
+                continue
+        if answer.done():
+            return answer.result()
+        raise EngineFailure("engine/unavailable", problem="the engine's thread has ended")
 
     async def evaluate_async(self, domain: Domain, document: bytes) -> Any:
         """The same: handing over to the loop would wait for the same interpreter lock."""

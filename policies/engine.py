@@ -114,12 +114,13 @@ class _Pending:
     def __init__(self, engine: Engine, domain: Domain, input: Mapping[str, Any]) -> None:
         self.engine = engine
         self.domain = domain
-        self.input = input
+        self.input: dict[str, Any] = {}
         self.started = time.perf_counter_ns()
         self.document = b""
         self.problem: Problem | None = None
         try:
-            self.document = canonical(dict(input))
+            self.input = dict(input)
+            self.document = canonical(self.input)
         except (BadInput, ValueError, TypeError, RecursionError, AttributeError):
             self.problem = Problem("", "it cannot be written as JSON (numbers beyond 2^53, NaN, or values that JSON has not)")
         else:

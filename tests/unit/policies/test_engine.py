@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from core.decision import MANDATORY
 from core.errors import BadInput, ConfigError
 from core.settings import Policy, Settings
 from policies.check import load_tree
+from policies.embedded import Embedded
 from policies.engine import Engine, load, load_embedded
 from policies.evaluate import EngineFailure
 from tests.unit.policies import trees
@@ -430,13 +432,40 @@ def test_slow_evaluation_is_a_denial(tmp_path: Path) -> None:
         "deny contains {} if {\n\tsome a in row\n\tsome b in row\n\tsome c in row\n\tsome d in row\n\ta + b + c + d > 80\n}\n"
     )
     loaded = load_tree(trees.write(tmp_path, trees.files(admission__gpu_quota=body)))
-    from policies.embedded import Embedded
-
     engine = Engine(loaded, Embedded(loaded.bundle.modules, deadline_ms=1))
     decision = engine.decide("admission", trees.admission_input(1))
     engine.close()
     assert decision.code == "engine/timeout"
     assert "1 ms" in decision.reason
+
+
+def test_forked_process_without_the_engines_thread_denies_instead_of_hanging(make: Make) -> None:
+    engine = make()
+    child = os.fork()
+    if child == 0:  # pragma: no cover  (the child's coverage is not collected)
+        decision = engine.decide("admission", trees.admission_input())
+        os._exit(0 if decision.code == "engine/unavailable" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert engine.decide("admission", trees.admission_input()).allow
+
+
+def test_document_the_interpreter_cannot_read_is_a_failure_not_a_hang() -> None:
+    embedded = Embedded({"a.rego": "package portcullis.admission\n\ndecision := 1\n"})
+    for _ in range(2):
+        with pytest.raises(EngineFailure):
+            embedded.evaluate("admission", b"{")
+    assert embedded.evaluate("admission", b"{}") == 1
+    embedded.close()
+
+
+def test_modules_that_do_not_parse_refuse_to_start() -> None:
+    with pytest.raises(ConfigError, match="line 4"):
+        Embedded({"a.rego": "package portcullis.admission\n\ndecision := {\n"})
+
+
+@pytest.mark.parametrize("document", [[], [1], "text", 3, None])
+def test_input_that_is_no_object_is_a_denial(make: Make, document: Any) -> None:
+    assert make().decide("admission", document).code == "input/schema"
 
 
 def test_closed_engine_denies(make: Make) -> None:
