@@ -1,0 +1,96 @@
+"""Everything the admission door is made of, built with plain constructors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from admission import certificates
+from admission.ledger import QuotaLedger
+from admission.serve import Tls
+from admission.service import AdmissionService
+from core.clock import SystemClock
+from core.ports import ModelRegistry
+from core.settings import Settings, reveal
+from evidence.commitments import SaltedCommitments
+from evidence.recorder import EvidenceRecorder
+from policies.engine import Engine, load
+from policies.store import ConfigStore
+from storage.database import Database, open_database
+from storage.migrate import migrate
+
+Models = Callable[[Database], ModelRegistry]
+
+
+@dataclass(frozen=True)
+class AdmissionDoor:
+    """`service` answers reviews, `config` and `service` are what `check` needs, `ledger` what `quota show` reads."""
+
+    settings: Settings
+    clock: SystemClock
+    engine: Engine
+    config: ConfigStore
+    ledger: QuotaLedger
+    service: AdmissionService
+    opened: AsyncExitStack
+
+    def tls(self, hosts: Sequence[str] = ()) -> Tls:
+        """The configured certificate, or a self-signed one for this machine and `hosts` (the Service's DNS names).
+
+        The self-signed CA, which goes into the webhook configuration's `caBundle`, is `ca.crt` in `tls_folder`.
+        """
+        if self.settings.tls is not None:
+            return Tls(Path(self.settings.tls.cert), Path(self.settings.tls.key))
+        files = certificates.ensure(self.tls_folder, hosts, now_unix=self.clock.now_unix())
+        return Tls(files.cert, files.key)
+
+    @property
+    def tls_folder(self) -> Path:
+        return Path(self.settings.keys.path) / "admission-tls"
+
+    async def close(self) -> None:
+        await self.opened.aclose()
+
+
+async def build(settings: Settings, environ: Mapping[str, str], *, models: Models) -> AdmissionDoor:
+    """Opens the state that `settings` names. `models` makes the registry of model versions over the opened database.
+
+    ConfigError when no rule can be loaded or the configuration cannot be used, Unavailable when something does not answer.
+    """
+    url = reveal(settings.storage.url, environ=environ, read=_read, where="storage.url")
+    async with AsyncExitStack() as opened:
+        engine = load(settings)
+        opened.callback(engine.close)
+        database = open_database(url)
+        opened.push_async_callback(database.close)
+        await migrate(database)
+        clock = SystemClock()
+        folder = Path(settings.evidence.dir)
+        recorder = EvidenceRecorder(folder, durability=settings.evidence.durability, clock=clock)
+        opened.callback(recorder.close)
+        recorder.keep_bundle(engine.revision, engine.bundle.files())
+        commitments = SaltedCommitments(folder, database, clock=clock)
+        files = [Path(item) for item in settings.config]
+        config = ConfigStore(
+            database, commitments=commitments, recorder=recorder, files=files, clock=clock, home=settings.tenant
+        )
+        await config.refresh()
+        ledger = QuotaLedger(database, clock)
+        service = AdmissionService(
+            engine=engine,
+            config=config,
+            models=models(database),
+            recorder=recorder,
+            commitments=commitments,
+            ledger=ledger,
+            clock=clock,
+            tenant=settings.tenant,
+        )
+        # Kept open from here on; what failed before this line has closed all that was opened.
+        return AdmissionDoor(settings, clock, engine, config, ledger, service, opened.pop_all())
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
