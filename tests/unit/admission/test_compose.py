@@ -18,8 +18,7 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 @pytest.fixture
 async def settings(tmp_path: Path) -> Settings:
-    found = rooted(parse(f"{{tenant: acme, config: ['{EXAMPLES / 'config.yaml'}']}}"), tmp_path / "state")
-    return found
+    return rooted(parse(f"{{tenant: acme, config: ['{EXAMPLES / 'config.yaml'}']}}"), tmp_path / "state")
 
 
 async def test_a_door_answers_and_leaves_evidence(settings: Settings, tmp_path: Path) -> None:
