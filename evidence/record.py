@@ -7,7 +7,9 @@ from typing import Any
 
 from core.canonical import canonical
 from core.errors import BadInput, EvidenceUnavailable
+from core.jsonread import check_depth
 from core.record import RECORD_KINDS, Entry
+from evidence import verifier
 from evidence.log import MAX_ENTRY
 
 VERSION = 1
@@ -42,6 +44,7 @@ def spooled(entry: Entry, *, record_id: str, time: int) -> bytes:
         record["details"] = dict(entry.details)
     try:
         data = canonical(record)
+        check_depth(data)
     except (BadInput, TypeError, ValueError) as error:
         raise EvidenceUnavailable(f"the record cannot be written as JSON: {error}", where=entry.kind) from error
     if len(data) > MAX_RECORD:
@@ -51,4 +54,4 @@ def spooled(entry: Entry, *, record_id: str, time: int) -> bytes:
 
 def assemble(record: Mapping[str, Any], seq: int) -> bytes:
     """The leaf: the spooled record at its place in the log."""
-    return canonical({**record, "seq": seq})
+    return verifier.canonical({**record, "seq": seq})

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from core.clock import SystemClock
-from core.errors import BadInput, EvidenceUnavailable, InvalidProof
+from core.errors import EvidenceUnavailable, InvalidProof
 from core.jsonread import loads_object
 from core.ports import Clock
 from evidence.files import PRIVATE, make_folder, replace, sync_folder, trouble, try_lock, write_all
@@ -32,9 +32,9 @@ from evidence.keys import log_signer
 from evidence.log import WIDTH, Log
 from evidence.merkle import EMPTY_ROOT
 from evidence.notes import Checkpoint, open_checkpoint
-from evidence.record import INSTALLATION, assemble
+from evidence.record import INSTALLATION, MAX_RECORD, assemble
 from evidence.spool import Line, SpoolFile, spool_files
-from evidence.verifier import VerificationFailed, check_record
+from evidence.verifier import VerificationFailed, check_record, parse_canonical
 
 MAX_BATCH = 2048
 IDLE_SECONDS = 0.25
@@ -243,12 +243,13 @@ class _Holder:
 
     def _record(self, file: SpoolFile, line: Line) -> dict[str, Any]:
         """The record of a line; for a line that is damaged, a finding that says so, since silence would hide a lost record."""
+        data = line.record or b""
         try:
-            record = loads_object(line.record or b"")
-            check_record({**record, "seq": 0}, "spool")
-        except (BadInput, VerificationFailed):
+            record = parse_canonical(data, "spool")
+            check_record({**record, "seq": 0} if isinstance(record, dict) else record, "spool")
+        except VerificationFailed:
             return self._damage(file, line.end)
-        return record
+        return record if len(data) <= MAX_RECORD else self._damage(file, line.end)
 
     def _damage(self, file: SpoolFile, end: int) -> dict[str, Any]:
         # The same line gives the same id each time it is read, so that a crash cannot put the finding there twice.

@@ -93,9 +93,7 @@ def _canonical(value: Any) -> str:
     if value is None or value is True or value is False or isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int):
-        if abs(value) > 2**53 - 1:
-            raise VerificationFailed("an integer beyond 2^53 - 1 has no canonical form")
-        return str(value)
+        return _integer(value)
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list):
@@ -104,6 +102,19 @@ def _canonical(value: Any) -> str:
         keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
         return "{" + ",".join(f"{_canonical(key)}:{_canonical(value[key])}" for key in keys) + "}"
     raise VerificationFailed(f"{type(value).__name__} has no canonical form")
+
+
+def _integer(value: int) -> str:
+    """Beyond 2^53 - 1 only what a double is written as (1e20 is 100000000000000000000): any other integer would change its value."""
+    if abs(value) <= 2**53 - 1:
+        return str(value)
+    try:
+        text = _number(float(value))
+    except OverflowError as error:
+        raise VerificationFailed("a number too large for a double has no canonical form") from error
+    if text != str(value):
+        raise VerificationFailed("an integer beyond 2^53 - 1 has no canonical form")
+    return text
 
 
 def _number(value: float) -> str:

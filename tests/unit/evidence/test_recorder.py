@@ -97,6 +97,7 @@ BAD_ENTRIES = {
     "too large": replace(entry(), details={"x": "y" * 70_000}),
     "huge integer": replace(entry(), details={"x": 2**60}),
     "NaN": replace(entry(), details={"x": float("nan")}),
+    "deeply nested": replace(entry(), details={"x": json.loads("[" * 70 + "]" * 70)}),
     "bytes": replace(entry(), details={"x": b"y"}),
     "lone surrogate": replace(entry(), subject="\ud800"),
 }
@@ -169,3 +170,11 @@ def test_bundles(tmp_path: Path):
     next((tmp_path / "bundles").rglob("*.rego")).write_bytes(b"package y\n")
     with pytest.raises(Broken):
         bundles.load(REVISION)
+
+
+@pytest.mark.parametrize("number", [1.0, 0.5, 1e16, 1e20, 1e21, -1e17, 1e-7, 2**53 - 1, -0.0])
+async def test_any_number_that_is_recorded_gets_into_the_log(rig: Rig, number):
+    await rig.recorder.event(replace(entry(), details={"x": number}))
+    (record,) = leaves(rig)
+    assert record["kind"] == "access"
+    assert record["details"]["x"] == number

@@ -20,6 +20,7 @@ from core.errors import EvidenceUnavailable, InvalidProof
 from evidence.log import Log, tile_path
 from evidence.merkle import verify_consistency, verify_inclusion
 from evidence.sequencer import LeaseTaken, Sequencer
+from evidence.spool import spool_files
 from evidence.verifier import leaf_hash
 from tests.conftest import ROOT
 from tests.unit.evidence.rig import ORIGIN, Rig
@@ -311,6 +312,40 @@ async def test_a_damaged_line_becomes_a_finding(rig: Rig):
     size = log.audit().size
     kinds = sorted(json.loads(leaf)["kind"] for _, leaf in log.entries(0, size, size))
     assert kinds == ["access", "access", "finding"]
+
+
+POISON = {
+    "no object": b"[]",
+    "not a record": b'{"id":"x"}',
+    "not canonical": b'{"a": 1}',
+    "too large": b'"' + b"x" * 70_000 + b'"',
+}
+
+
+@pytest.mark.parametrize("data", POISON.values(), ids=POISON)
+async def test_a_line_that_is_no_record_does_not_stop_the_log(rig: Rig, data: bytes):
+    rig.recorder._spool.append(data)
+    await rig.events(1)
+    assert rig.integrate() == 2
+    rig.log().audit()
+
+
+def test_a_fork_writes_to_a_file_of_its_own(tmp_path: Path):
+    script = """
+import os, sys
+from pathlib import Path
+from evidence.spool import Spool
+spool = Spool(Path(sys.argv[1]) / "spool", durability="strict")
+spool.append(b'{"n":0}')
+child = os.fork()
+spool.append(b'{"n":%d}' % (1 if child else 2))
+if child:
+    os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, check=True)
+    files = spool_files(tmp_path / "spool")
+    assert len(files) == 2
+    assert sorted(line.record for file in files for line in file.lines()) == [b'{"n":%d}' % n for n in range(3)]
 
 
 def _die_at(step: str):
