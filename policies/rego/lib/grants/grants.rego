@@ -10,7 +10,7 @@ ids contains found.id if {
 	holds(found)
 }
 
-fits(found) if not is_string(found.version)
+fits(found) if not versioned(found)
 
 fits(found) if found.version == input.request.version
 
@@ -22,3 +22,5 @@ holds(found) if {
 	some role in input.request.principal.roles
 	role in found.roles
 }
+
+versioned(found) if is_string(found.version)

@@ -18,12 +18,14 @@ approvers(model) := {approval.person |
 	approval.manifest_digest == model.manifest_digest
 }
 
-required := object.get(input.config, "required_approvals", 2)
+default required := 2
+
+required := input.config.required_approvals
 
 # Why this version may not be used, as the args of a violation each.
 faults(model) := ((revoked(model) | unapproved(model)) | uncarded(model)) | withdrawn(model)
 
-revoked(model) := {{"reason": "revoked", "model": ref(model)} | not model.revoked == false}
+revoked(model) := {{"reason": "revoked", "model": ref(model)} | not in_force(model)}
 
 unapproved(model) := {{"reason": "not_approved", "model": ref(model), "found": found, "required": required} |
 	found := count(approvers(model))
@@ -31,7 +33,7 @@ unapproved(model) := {{"reason": "not_approved", "model": ref(model), "found": f
 }
 
 uncarded(model) := {{"reason": "card_incomplete", "model": ref(model), "missing": missing(model)} |
-	not model.card.complete == true
+	not documented(model)
 }
 
 missing(model) := object.get(object.get(model, "card", {}), "missing", ["the whole card"])
@@ -40,3 +42,12 @@ withdrawn(model) := {{"reason": "consent_withdrawn", "model": ref(model), "datas
 	some dataset in model.datasets
 	dataset.consent == "withdrawn"
 }
+
+in_force(model) if model.revoked == false
+
+documented(model) if model.card.complete == true
+
+# The version that the request is about is registered, and in this tenant.
+found if is_object(input.facts.model)
+
+ours if input.facts.model.tenant == input.request.principal.tenant

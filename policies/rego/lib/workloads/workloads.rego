@@ -6,7 +6,7 @@ package portcullis.lib.workloads
 import data.portcullis.lib.models
 
 # Deleting gives back; no rule stands in its way.
-changes if not input.request.operation == "DELETE"
+changes if input.request.operation in {"CREATE", "UPDATE", "CONNECT"}
 
 holds_gpu if input.request.gpu_shares > 0
 

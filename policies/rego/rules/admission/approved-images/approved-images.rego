@@ -24,12 +24,13 @@ checked if is_array(input.request.containers)
 deny contains {"path": container.path, "args": {"reason": "unreadable", "container": container.name}} if {
 	workloads.changes
 	some container in input.request.containers
-	not is_object(container.image)
+	not readable(container)
 }
 
 deny contains {"path": container.path, "args": {"image": images.shown(container.image), "container": container.name}} if {
 	workloads.changes
 	some container in input.request.containers
+	readable(container)
 	not images.approved(container.image)
 }
 
@@ -37,6 +38,11 @@ deny contains {"path": container.path, "args": args} if {
 	workloads.changes
 	input.config.require_image_digest == true
 	some container in input.request.containers
-	not is_string(container.image.digest)
+	readable(container)
+	not pinned(container.image)
 	args := {"reason": "no_digest", "image": images.shown(container.image), "container": container.name}
 }
+
+readable(container) if is_object(container.image)
+
+pinned(image) if is_string(image.digest)

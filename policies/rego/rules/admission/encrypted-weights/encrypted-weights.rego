@@ -37,13 +37,14 @@ deny contains {"path": use.path, "args": {"reason": "no_digest", "at": use.path}
 	workloads.changes
 	some use in input.request.weights
 	use.sealed == true
-	not is_string(use.manifest_digest)
+	not named(use)
 }
 
 deny contains {"path": use.path, "args": {"reason": "unknown_digest", "at": use.path, "digest": use.manifest_digest}} if {
 	workloads.changes
 	some use in input.request.weights
 	use.sealed == true
+	named(use)
 	not use.manifest_digest in workloads.digests
 }
 
@@ -53,3 +54,5 @@ deny contains {"path": input.request.pod_path, "args": {"reason": "no_weights"}}
 	count(input.request.models) > 0
 	count(input.request.weights) == 0
 }
+
+named(use) if is_string(use.manifest_digest)

@@ -41,7 +41,7 @@ deny contains {"path": input.request.pod_path, "args": {"asked": asked, "used": 
 deny contains {"path": input.request.pod_path, "args": {"reason": "no_limit", "asked": input.request.gpu_shares}} if {
 	workloads.changes
 	workloads.holds_gpu
-	not is_number(input.config.gpu_limit_shares)
+	not limited
 }
 
 deny contains {"path": input.request.pod_path, "args": {"reason": "unknown_kind", "kind": input.request.kind}} if {
@@ -55,3 +55,5 @@ deny contains {"path": access.path, "args": {"reason": "without_request", "at": 
 	some access in input.request.host_access
 	access.kind == "gpu_without_request"
 }
+
+limited if is_number(input.config.gpu_limit_shares)

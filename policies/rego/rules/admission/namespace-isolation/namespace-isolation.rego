@@ -32,7 +32,7 @@ checked if {
 
 deny contains {"path": "metadata.namespace", "args": {"reason": "no_team", "namespace": input.request.namespace}} if {
 	workloads.changes
-	not is_string(input.config.team)
+	not owned
 }
 
 deny contains {"path": access.path, "args": {"reason": "host_access", "at": access.path, "kind": access.kind}} if {
@@ -53,9 +53,13 @@ deny contains {"path": "metadata.namespace", "args": args} if {
 deny contains {"path": input.request.pod_path, "args": {"reason": "foreign_model", "model": models.ref(model)}} if {
 	workloads.changes
 	some model in input.facts.models
-	not model.tenant == input.config.tenant
+	not ours(model)
 }
 
 at_home if input.request.principal.namespace == input.request.namespace
 
 controller if input.request.principal.namespace in input.config.controller_namespaces
+
+owned if is_string(input.config.team)
+
+ours(model) if model.tenant == input.config.tenant

@@ -28,29 +28,27 @@ import data.portcullis.lib.models
 default checked := false
 
 checked if {
-	is_string(input.request.model)
-	is_string(input.request.version)
 	is_string(input.request.principal.tenant)
-	is_object(input.facts)
-	readable
+	models.readable(input.facts.model)
 }
 
-default readable := true
-
-readable := false if {
-	is_object(input.facts.model)
-	not models.readable(input.facts.model)
+# An unregistered version is denied by name; there is nothing more to read.
+checked if {
+	is_string(input.request.principal.tenant)
+	is_object(input.facts)
+	not models.found
 }
 
 grant contains id if some id in grants.ids
 
 deny contains {"path": "model", "args": {"reason": "not_registered", "model": models.ref(asked)}} if {
 	asked := {"name": input.request.model, "version": input.request.version}
-	not is_object(input.facts.model)
+	not models.found
 }
 
 deny contains {"path": "model", "args": {"reason": "foreign_tenant", "model": models.ref(input.facts.model)}} if {
-	not input.facts.model.tenant == input.request.principal.tenant
+	models.found
+	not models.ours
 }
 
 deny contains {"path": "model", "args": fault} if some fault in models.faults(input.facts.model)

@@ -27,19 +27,19 @@ checked if {
 checked if {
 	is_string(input.request.model)
 	is_object(input.facts)
-	not is_object(input.facts.model.card)
+	not carded
 }
 
 purposes := object.get(object.get(input.facts.model, "card", {}), "purposes", [])
 
 deny contains {"path": "purpose", "args": {"reason": "missing", "model": models.ref(input.facts.model), "allowed": purposes}} if {
 	count(purposes) > 0
-	not is_string(input.request.purpose)
+	not stated
 }
 
 deny contains {"path": "purpose", "args": args} if {
 	count(purposes) > 0
-	is_string(input.request.purpose)
+	stated
 	not input.request.purpose in purposes
 	args := {
 		"reason": "not_allowed",
@@ -52,7 +52,7 @@ deny contains {"path": "purpose", "args": args} if {
 deny contains {"path": "purpose", "args": args} if {
 	some dataset in input.facts.model.datasets
 	count(dataset.purposes) > 0
-	not is_string(input.request.purpose)
+	not stated
 	args := {
 		"reason": "dataset_missing",
 		"model": models.ref(input.facts.model),
@@ -64,7 +64,7 @@ deny contains {"path": "purpose", "args": args} if {
 deny contains {"path": "purpose", "args": args} if {
 	some dataset in input.facts.model.datasets
 	count(dataset.purposes) > 0
-	is_string(input.request.purpose)
+	stated
 	not input.request.purpose in dataset.purposes
 	args := {
 		"reason": "dataset",
@@ -74,3 +74,7 @@ deny contains {"path": "purpose", "args": args} if {
 		"purpose": input.request.purpose,
 	}
 }
+
+stated if is_string(input.request.purpose)
+
+carded if is_object(input.facts.model.card)

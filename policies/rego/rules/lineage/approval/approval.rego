@@ -31,7 +31,15 @@ default checked := false
 checked if {
 	is_string(input.request.subject_digest)
 	is_string(input.request.principal.ref)
+	models.readable(input.facts.model)
+}
+
+# An unregistered version is denied by name; there is nothing more to read.
+checked if {
+	is_string(input.request.subject_digest)
+	is_string(input.request.principal.ref)
 	is_object(input.facts)
+	not models.found
 }
 
 grant contains "approval" if {
@@ -39,22 +47,22 @@ grant contains "approval" if {
 	count(deny) == 0
 }
 
-deny contains {"path": "model", "args": {"reason": "not_registered", "model": named}} if not is_object(input.facts.model)
+deny contains {"path": "model", "args": {"reason": "not_registered", "model": named}} if not models.found
 
 deny contains {"path": "subject", "args": {"reason": "no_manifest", "model": named}} if {
-	is_object(input.facts.model)
-	not is_string(input.facts.model.manifest_digest)
+	models.found
+	not sealed
 }
 
 deny contains {"path": "subject", "args": args} if {
 	registered := input.facts.model.manifest_digest
-	not input.request.subject_digest == registered
+	input.request.subject_digest != registered
 	args := {"reason": "other_digest", "model": named, "signed": input.request.subject_digest, "registered": registered}
 }
 
 deny contains {"path": "model", "args": fault} if some fault in models.uncarded(input.facts.model)
 
-deny contains {"path": "signatures", "args": {"reason": "unknown_key"}} if not is_object(input.facts.approver)
+deny contains {"path": "signatures", "args": {"reason": "unknown_key"}} if not known
 
 deny contains {"path": "signatures", "args": {"reason": "bad_signature"}} if input.facts.approver.signature_valid == false
 
@@ -63,7 +71,7 @@ deny contains {"path": "signatures", "args": {"reason": "key_revoked"}} if input
 deny contains {"path": "signatures", "args": {"reason": "not_approver"}} if input.facts.approver.is_approver == false
 
 deny contains {"path": "signatures", "args": {"reason": "other_person"}} if {
-	not input.facts.approver.person == input.request.principal.ref
+	input.facts.approver.person != input.request.principal.ref
 }
 
 deny contains {"path": "signatures", "args": {"reason": "author", "model": named}} if {
@@ -75,3 +83,7 @@ deny contains {"path": "signatures", "args": {"reason": "twice", "model": named}
 }
 
 named := concat("@", [input.request.model, input.request.version])
+
+sealed if is_string(input.facts.model.manifest_digest)
+
+known if is_object(input.facts.approver)

@@ -38,22 +38,26 @@ checked if {
 checked if {
 	is_string(input.request.manifest_digest)
 	is_object(input.facts)
-	not is_object(input.facts.model)
+	not models.found
 }
 
 grant contains id if some id in grants.ids
 
-deny contains {"path": "model", "args": {"reason": "not_registered", "model": named}} if not is_object(input.facts.model)
+deny contains {"path": "model", "args": {"reason": "not_registered", "model": named}} if not models.found
 
 deny contains {"path": "model", "args": {"reason": "foreign_tenant", "model": named}} if {
-	not input.facts.model.tenant == input.request.principal.tenant
+	models.found
+	not models.ours
 }
 
 deny contains {"path": "manifest", "args": args} if {
-	not input.facts.model.manifest_digest == input.request.manifest_digest
+	models.found
+	not registered
 	args := {"reason": "other_digest", "model": named, "asked": input.request.manifest_digest}
 }
 
 deny contains {"path": "model", "args": fault} if some fault in models.faults(input.facts.model)
 
 named := concat("@", [input.request.model, input.request.version])
+
+registered if input.facts.model.manifest_digest == input.request.manifest_digest

@@ -1,0 +1,81 @@
+"""Everything the management side is made of, built with plain constructors. The command line uses the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.clock import SystemClock
+from core.principal import Principal
+from core.settings import Settings, reveal
+from evidence.commitments import SaltedCommitments
+from evidence.recorder import EvidenceRecorder
+from evidence.sequencer import Sequencer
+from identity.keys import ApiKeys
+from identity.people import Approvers
+from identity.pepper import load_pepper
+from identity.roles import Roles
+from policies.engine import Engine, load
+from policies.store import ConfigStore
+from storage.database import Database, open_database
+from storage.migrate import migrate
+
+
+@dataclass(frozen=True)
+class Management:
+    settings: Settings
+    database: Database
+    clock: SystemClock
+    commitments: SaltedCommitments
+    recorder: EvidenceRecorder
+    sequencer: Sequencer
+    config: ConfigStore
+    keys: ApiKeys
+    approvers: Approvers
+    roles: Roles
+
+    def engine(self) -> Engine:
+        """The policy engine, loaded now; its bundle is kept with the evidence, so that its decisions can be recomputed."""
+        engine = load(self.settings)
+        self.recorder.keep_bundle(engine.revision, engine.bundle.files())
+        return engine
+
+    def operator(self, name: str) -> Principal:
+        """Who acts on this machine with the state folder in hand: its owner can read every key anyway."""
+        return Principal(f"local:{name}", "operator", self.settings.tenant, roles=frozenset({"admin", "operator"}))
+
+    async def close(self) -> None:
+        self.recorder.close()
+        await self.database.close()
+
+
+async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
+    """Opens the state that `settings` names and brings its schema up to date. Unavailable or ConfigError as its parts say."""
+    url = reveal(settings.storage.url, environ=environ, read=_read, where="storage.url")
+    database = open_database(url)
+    await migrate(database)
+    clock = SystemClock()
+    folder = Path(settings.evidence.dir)
+    recorder = EvidenceRecorder(folder, durability=settings.evidence.durability, clock=clock)
+    commitments = SaltedCommitments(folder, database, clock=clock)
+    files = [Path(item) for item in settings.config]
+    pepper = load_pepper(Path(settings.keys.path) / "pepper")
+    return Management(
+        settings=settings,
+        database=database,
+        clock=clock,
+        commitments=commitments,
+        recorder=recorder,
+        sequencer=Sequencer(folder, origin=settings.evidence.origin, clock=clock),
+        config=ConfigStore(
+            database, commitments=commitments, recorder=recorder, files=files, clock=clock, home=settings.tenant
+        ),
+        keys=ApiKeys(database, pepper=pepper, recorder=recorder, commitments=commitments, clock=clock),
+        approvers=Approvers(database, recorder=recorder, commitments=commitments, clock=clock),
+        roles=Roles(database, recorder=recorder, commitments=commitments, clock=clock),
+    )
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")

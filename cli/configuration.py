@@ -1,0 +1,195 @@
+"""`portcullis config`, `exemption`, `quota`: the operator's versioned configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.session import read_value, session, table
+from core.names import show_gpus
+
+if TYPE_CHECKING:
+    from api.compose import Management
+    from core.principal import Principal
+
+config = typer.Typer(help="Teams, quotas, registries, modes, grants: versioned, every change recorded.", no_args_is_help=True)
+exemption = typer.Typer(help="Permissions to break one rule for a while.", no_args_is_help=True)
+quota = typer.Typer(help="What is charged against what is allowed.", no_args_is_help=True)
+
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; recorded with the change.")]
+
+
+@config.command()
+def show(
+    context: typer.Context, path: Annotated[str | None, typer.Argument(help="For example tenants.acme.teams")] = None
+) -> None:
+    """The configuration in force: defaults, files and the database, put together."""
+
+    async def work(management: Management, _: Principal) -> Any:
+        return await management.config.show(path)
+
+    session(context).result(session(context).run(work))
+
+
+@config.command("set")
+def set_value(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(help="For example tenants.acme.teams.vision.gpu_quota")],
+    value: Annotated[str, typer.Argument(help='Read as YAML: 4, "3/7", [a, b], {registry: r, repository: ml}')],
+    reason: Reason,
+) -> None:
+    """Changes one value; the whole result is checked before it counts.
+
+    Example: portcullis config set tenants.acme.teams.vision.gpu_quota 4 -m "new project"
+    """
+
+    async def work(management: Management, operator: Principal) -> int:
+        return await management.config.set(path, read_value(value), author=operator, reason=reason)
+
+    version = session(context).run(work)
+    session(context).result({"version": version}, f"version {version}")
+
+
+@config.command()
+def unset(context: typer.Context, path: Annotated[str, typer.Argument()], reason: Reason) -> None:
+    """Takes back what `config set` set; files and defaults show through again."""
+
+    async def work(management: Management, operator: Principal) -> int:
+        return await management.config.unset(path, author=operator, reason=reason)
+
+    version = session(context).run(work)
+    session(context).result({"version": version}, f"version {version}")
+
+
+@config.command()
+def diff(
+    context: typer.Context,
+    from_version: Annotated[int, typer.Argument(min=0)],
+    to_version: Annotated[int | None, typer.Argument(min=0, help="The newest when left out.")] = None,
+) -> None:
+    """What changed between two versions."""
+
+    async def work(management: Management, _: Principal) -> Any:
+        return await management.config.diff(from_version, to_version)
+
+    changes = session(context).run(work)
+    rows = [{"path": c.path, "before": c.before, "after": c.after, "added": c.added, "removed": c.removed} for c in changes]
+    lines = [f"{'+' if c.added else '-' if c.removed else '~'} {c.path}: {c.before!r} -> {c.after!r}" for c in changes]
+    session(context).result(rows, "\n".join(lines) or "no difference")
+
+
+@config.command()
+def history(context: typer.Context) -> None:
+    """Who changed what, and why; newest first. Authors are shown as references."""
+
+    async def work(management: Management, _: Principal) -> Any:
+        return await management.config.history()
+
+    versions = session(context).run(work)
+    shown = table("VERSION", "ACTION", "PATH", "AUTHOR", "REASON")
+    for v in versions:
+        shown.add_row(str(v.version), v.action, v.path, v.author_ref, v.reason)
+    rows = [
+        {
+            "version": v.version,
+            "action": v.action,
+            "path": v.path,
+            "author": v.author_ref,
+            "reason": v.reason,
+            "time": v.created_unix,
+        }
+        for v in versions
+    ]
+    session(context).result(rows, shown)
+
+
+@exemption.command("add")
+def add(
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(help="For example EX-1")],
+    rule: Annotated[str, typer.Option(help="For example admission/approved-images")],
+    owner: Annotated[str, typer.Option(help="Who answers for it")],
+    reason: Reason,
+    ticket: Annotated[str, typer.Option(help="Where it was discussed")],
+    expires: Annotated[str, typer.Option(help="With a zone: 2027-01-31T00:00:00Z")],
+    subject: Annotated[list[str], typer.Option(help="Deployment/chat or llama-3@7; * for all")],
+    tenant: Annotated[str | None, typer.Option(help="The installation's tenant when left out")] = None,
+    namespace: Annotated[list[str] | None, typer.Option(help="Only in these namespaces")] = None,
+) -> None:
+    """Adds an exemption. It counts until it expires, for exactly these subjects."""
+
+    async def work(management: Management, operator: Principal) -> int:
+        return await management.config.add_exemption(
+            id=id,
+            rule=rule,
+            owner=owner,
+            reason=reason,
+            ticket=ticket,
+            expires=expires,
+            tenant=tenant or management.settings.tenant,
+            subjects=subject,
+            namespaces=namespace or [],
+            author=operator,
+        )
+
+    version = session(context).run(work)
+    session(context).result({"id": id, "version": version}, f"{id} counts from version {version} on")
+
+
+@exemption.command("list")
+def list_exemptions(context: typer.Context) -> None:
+    """Every exemption, and whether it counts now."""
+
+    async def work(management: Management, _: Principal) -> Any:
+        return await management.config.list_exemptions()
+
+    found = session(context).run(work)
+    shown = table("ID", "RULE", "STATE", "EXPIRES", "TICKET", "SUBJECTS")
+    rows = []
+    for item in found:
+        e = item.exemption
+        rows.append({**e.model_dump(mode="json"), "state": item.state})
+        shown.add_row(e.id, e.rule, item.state, str(e.expires or ""), e.ticket or "", ", ".join(e.subjects))
+    session(context).result(rows, shown)
+
+
+@exemption.command()
+def revoke(context: typer.Context, id: Annotated[str, typer.Argument()], reason: Reason) -> None:
+    """Ends an exemption now."""
+
+    async def work(management: Management, operator: Principal) -> int:
+        return await management.config.revoke_exemption(id, author=operator, reason=reason)
+
+    version = session(context).run(work)
+    session(context).result({"id": id, "version": version}, f"{id} is revoked")
+
+
+@quota.command("show")
+def show_quota(context: typer.Context, team: Annotated[str | None, typer.Argument()] = None) -> None:
+    """GPUs held and allowed, by team of this installation's tenant."""
+    from admission.ledger import QuotaLedger
+    from core.names import shares_of
+
+    async def work(management: Management, _: Principal) -> list[dict[str, Any]]:
+        tenant = management.settings.tenant
+        teams = (await management.config.effective()).tenants[tenant].teams if await _known(management, tenant) else {}
+        accounts = await QuotaLedger(management.database, management.clock).accounts(tenant)
+        used = {account.team: account.used_shares for account in accounts}
+        rows = []
+        for name, found in sorted(teams.items()):
+            if team in (None, name):
+                limit = None if found.gpu_quota is None else shares_of(found.gpu_quota)
+                rows.append({"team": name, "used_shares": used.get(name, 0), "limit_shares": limit})
+        return rows
+
+    rows = session(context).run(work)
+    shown = table("TEAM", "USED", "ALLOWED")
+    for row in rows:
+        limit = row["limit_shares"]
+        shown.add_row(row["team"], show_gpus(row["used_shares"]), "none" if limit is None else show_gpus(limit))
+    session(context).result(rows, shown)
+
+
+async def _known(management: Management, tenant: str) -> bool:
+    return tenant in (await management.config.effective()).tenants

@@ -1,0 +1,109 @@
+"""Inputs with the decision that each must get, written from the rules' meaning; every engine is held to them.
+
+A file has a `base` input and `cases`. A case changes the base (`set`: path to value, `remove`: paths) and states what must
+come out: `allow: true`, or `deny` (rule, and the args that matter), or `missing` (mandatory rules that cannot be checked), or
+`schema: true` (it does not fit the domain's type, so no engine may see it). `warn`, `grants` and `obligations` are compared
+where they stand. `wrong_type` and `required` list paths of which each makes a case by itself: the value replaced by one of a
+wrong type, or taken away, must fail the schema.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import yamlread
+from core.decision import DOMAINS, Decision, Domain
+
+HERE = Path(__file__).parent
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Case:
+    domain: Domain
+    name: str
+    input: dict[str, Any]
+    expect: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.domain}: {self.name}"
+
+
+def cases(domain: Domain | None = None) -> Iterator[Case]:
+    for found in DOMAINS if domain is None else (domain,):
+        document = yamlread.load((HERE / f"{found}.yaml").read_text("utf-8"), where=f"{found}.yaml")
+        for path in document["wrong_type"]:
+            yield Case(
+                found, f"{path} of a wrong type", _changed(document["base"], {path: {"wrong": [True]}}, []), {"schema": True}
+            )
+        for path in document["required"]:
+            yield Case(found, f"{path} missing", _changed(document["base"], {}, [path]), {"schema": True})
+        for case in document["cases"]:
+            expect = {key: value for key, value in case.items() if key not in {"name", "set", "remove"}}
+            yield Case(found, case["name"], _changed(document["base"], case.get("set", {}), case.get("remove", [])), expect)
+
+
+def _changed(base: dict[str, Any], put: dict[str, Any], removed: list[str]) -> dict[str, Any]:
+    result = copy.deepcopy(base)
+    for path, value in put.items():
+        here, last = _reach(result, path)
+        if isinstance(here, list) and last == len(here):
+            here.append(copy.deepcopy(value))
+        else:
+            here[last] = copy.deepcopy(value)
+    for path in removed:
+        here, last = _reach(result, path)
+        del here[last]
+    return result
+
+
+def _reach(document: Any, path: str) -> tuple[Any, Any]:
+    steps: list[Any] = [int(index) if index else name for name, index in _STEP.findall(path)]
+    here = document
+    for step in steps[:-1]:
+        here = here[step]
+    return here, steps[-1]
+
+
+def differences(case: Case, decision: Decision) -> list[str]:
+    """What in `decision` is not as the case says; empty when it is right."""
+    expect = case.expect
+    found: list[str] = []
+    denied = [(violation.rule, dict(violation.args)) for violation in decision.violations]
+    if expect.get("schema"):
+        wanted_rules = {"input/schema"}
+    else:
+        wanted_rules = {entry["rule"] for entry in expect.get("deny", [])}
+        wanted_rules |= {"policy/mandatory"} if expect.get("missing") else set()
+        wanted_rules |= {"policy/grant"} if expect.get("no_grant") else set()
+    if decision.allow is not bool(expect.get("allow", False)):
+        found.append(f"allow is {decision.allow}")
+    if {rule for rule, _ in denied} != wanted_rules:
+        found.append(f"denied by {sorted({rule for rule, _ in denied})}, expected {sorted(wanted_rules)}")
+    found += [
+        f"no violation {entry}; there are {denied}"
+        for entry in expect.get("deny", [])
+        if not any(rule == entry["rule"] and _has(args, entry.get("args", {})) for rule, args in denied)
+    ]
+    if "deny" in expect and len(denied) != len(expect["deny"]) + len(expect.get("missing", [])):
+        found.append(f"{len(denied)} violations: {denied}")
+    missing = sorted(args["rule"] for rule, args in denied if rule == "policy/mandatory")
+    if missing != sorted(expect.get("missing", [])):
+        found.append(f"missing {missing}")
+    warned = [{"rule": warning.rule, "mode": warning.mode} for warning in decision.warnings]
+    if warned != expect.get("warn", []):
+        found.append(f"warned {warned}")
+    if "grants" in expect and list(decision.grants) != expect["grants"]:
+        found.append(f"granted {decision.grants}")
+    if "obligations" in expect and dict(decision.obligations) != expect["obligations"]:
+        found.append(f"obliged {decision.obligations}")
+    return found
+
+
+def _has(args: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(args.get(name) == value for name, value in wanted.items())

@@ -1,0 +1,126 @@
+"""The command line as a person uses it: a real process for the entry point, in this process for the rest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import hoisted, run
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def portcullis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command in an empty folder; gives exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            run(list(arguments))
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_global_options_may_stand_anywhere() -> None:
+    assert hoisted(["key", "list", "--json", "--state", "x"]) == ["--json", "--state", "x", "key", "list"]
+    assert hoisted(["a", "--config=f", "--", "--json"]) == ["--config=f", "a", "--", "--json"]
+
+
+def test_init_then_a_versioned_change(portcullis: Any) -> None:
+    assert portcullis("init")[0] == 0
+    assert portcullis("init")[0] == 2, "nothing is overwritten"
+    assert portcullis("config", "set", "tenants.acme.teams.vision.gpu_quota", "2", "-m", "less")[0] == 0
+    status, out, _ = portcullis("config", "show", "tenants.acme.teams.vision.gpu_quota", "--json")
+    assert (status, json.loads(out)) == (0, 2)
+    assert json.loads(portcullis("config", "history", "--json")[1])[0]["reason"] == "less"
+    assert json.loads(portcullis("quota", "show", "--json")[1]) == [
+        {"team": "vision", "used_shares": 0, "limit_shares": 2 * 20_160}
+    ]
+    assert json.loads(portcullis("evidence", "sequence", "--once", "--json")[1]) == {"integrated": 1}
+
+
+def test_a_change_that_does_not_fit_is_refused_and_says_where(portcullis: Any) -> None:
+    portcullis("init")
+    status, _, err = portcullis("config", "set", "tenants.acme.teams.vision.gpu_quota", "many", "-m", "x")
+    assert status == 2
+    assert "gpu_quota" in err
+
+
+def test_a_key_is_shown_once_and_never_listed(portcullis: Any) -> None:
+    portcullis("init")
+    made = json.loads(portcullis("key", "create", "backend", "--team", "vision", "--json")[1])
+    listed = portcullis("key", "list", "--json")[1]
+    assert made["key_id"] in listed
+    assert made["token"] not in listed
+    assert portcullis("key", "revoke", made["key_id"])[0] == 0
+    assert json.loads(portcullis("key", "list", "--json")[1])[0]["state"] == "revoked"
+
+
+def test_an_approver_is_registered_by_public_key(portcullis: Any) -> None:
+    portcullis("init")
+    key_id = json.loads(portcullis("identity", "keygen", "ann.pem", "--json")[1])["key_id"]
+    assert portcullis("identity", "keygen", "ann.pem")[0] == 2, "a private key is never overwritten"
+    assert portcullis("identity", "approver", "add", "ann", "ann.pem.pub")[0] == 0
+    assert portcullis("identity", "approver", "add", "bob", "ann.pem.pub")[0] == 2, "one person, one principal"
+    assert json.loads(portcullis("identity", "approver", "list", "--json")[1])[0]["keys"] == [key_id]
+
+
+def test_a_new_rule_has_a_test_that_passes(portcullis: Any) -> None:
+    files = json.loads(portcullis("policy", "new", "admission/my-rule", "--folder", "mine", "--json")[1])["files"]
+    assert len(files) == 2
+    assert portcullis("policy", "check", "--extra", "mine")[0] == 0
+    status, out, _ = portcullis("policy", "test", "--extra", "mine", "--only", "my-rule")
+    assert (status, out.strip()) == (0, "3 passed, 0 failed")
+
+
+@pytest.mark.parametrize("call", ["http.send({})", "time.now_ns()", 'to_number("1")'])
+def test_a_rule_that_reaches_out_is_refused_with_its_line(portcullis: Any, call: str) -> None:
+    rule = Path(json.loads(portcullis("policy", "new", "admission/my-rule", "--folder", "mine", "--json")[1])["files"][0])
+    rule.write_text(rule.read_text() + f"\nextra := {call}\n")
+    status, out, _ = portcullis("policy", "check", "--extra", "mine")
+    assert status == 1
+    assert f"{rule}:" in out
+    assert call.split("(")[0] in out
+
+
+def test_eval_says_allowed_or_denied_by_its_exit_status(portcullis: Any) -> None:
+    from tests.corpus import cases
+
+    found = {case.name: case for case in cases("gateway")}
+    Path("yes.json").write_text(json.dumps(found["a grant and a model that is fit"].input))
+    Path("no.json").write_text(json.dumps(found["a revoked model"].input))
+    Path("bad.json").write_text("{")
+    assert portcullis("policy", "eval", "gateway", "-f", "yes.json")[0] == 0
+    status, out, _ = portcullis("policy", "eval", "gateway", "-f", "no.json", "--json")
+    assert status == 1
+    assert json.loads(out)["violations"][0]["message"] == "llama@7 is revoked"
+    assert portcullis("policy", "eval", "gateway", "-f", "bad.json")[0] == 2
+
+
+@pytest.mark.parametrize("text", ["profil: x", "profile: development\nprofile: production", "gateway: {upstreams: 3}"])
+def test_settings_that_cannot_be_used_refuse_to_start(portcullis: Any, text: str) -> None:
+    Path("portcullis.yaml").write_text(text)
+    status, _, err = portcullis("key", "list")
+    assert status == 2
+    assert "portcullis.yaml" in err
+
+
+def test_a_database_that_is_gone_is_exit_status_3(portcullis: Any, free_port: int) -> None:
+    Path("portcullis.yaml").write_text(f"storage: {{url: 'postgresql+asyncpg://x@127.0.0.1:{free_port}/x'}}")
+    assert portcullis("key", "list")[0] == 3
+
+
+def test_the_entry_point_is_a_program(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("portcullis")
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert "policy" in done.stdout
+    assert not (tmp_path / ".portcullis").exists(), "help makes no state"
+    assert (ROOT / "pyproject.toml").exists()
