@@ -193,7 +193,7 @@ class _Walk:
             self._use("syntax", (name,), node)
         if name == "Call":
             self._use("call", flatten(node["fcn"]), node)
-            self._indices(node["fcn"])
+            # A computed part of the name needs no visit: the call is refused for it.
             self._visit(node["params"])
             return
         if name in {"ArithExpr", "BinExpr"}:

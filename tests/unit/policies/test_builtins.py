@@ -61,6 +61,8 @@ FORBIDDEN = {
         'import data.portcullis.lib.modes as time\n\ndeny contains {"path": time.mode("x"), "args": {}}',
         "reserved-name",
     ),
+    "a sign before a value": ('deny contains {"path": "", "args": {"n": -input.now_unix}}', "syntax"),
+    "a computed call": ('deny contains {"path": "", "args": {"n": data.portcullis.lib[input.request.kind](1)}}', "parse"),
     "rule like a built-in": ('count(_) := 3\n\ndeny contains {"path": "", "args": {"n": count(1)}}', "reserved-name"),
     "rule like a namespace": ('http := 3\n\ndeny contains {"path": "", "args": {"n": http}}', "reserved-name"),
 }  # fmt: skip

@@ -106,6 +106,12 @@ def test_tampered_bundle_is_refused(tmp_path: Path, name: str) -> None:
         load_bundle(_changed(_bundle(tmp_path), path, data))
 
 
+@pytest.mark.parametrize("path", ["../x.rego", "/tmp/x.rego", "lib/../../x.rego", "x.txt"])
+def test_path_that_leaves_the_bundle_is_refused_even_under_its_right_revision(path: str) -> None:
+    with pytest.raises(Broken, match="nothing else"):
+        Bundle.from_files(Bundle({path: "package portcullis.x\n"}).files())
+
+
 def test_loaded_bundle_decides_as_its_tree(tmp_path: Path) -> None:
     first = load_embedded(trees.write(tmp_path, trees.files()))
     second = load_bundle(first.bundle.files())

@@ -252,6 +252,12 @@ def test_exempted_violation_is_a_warning_that_names_the_exemption(make: Make) ->
     assert decision.result["warnings"][0]["exemption"] == "x1"
 
 
+def test_exempted_violation_of_a_rule_that_is_off_says_nothing(make: Make) -> None:
+    config = {"exemptions": [{"id": "x1", "rule": "admission/gpu-quota"}], "modes": {"admission/gpu-quota": "off"}}
+    decision = make().decide("admission", trees.admission_input(40320, **config))
+    assert (decision.allow, decision.warnings) == (True, ())
+
+
 MALFORMED = {
     "text": '"just text"',
     "a number": "3",
