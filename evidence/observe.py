@@ -142,20 +142,22 @@ def _plain(subject: Any) -> str:
 
 
 def _consent(seen: Observed, record: Mapping[str, Any]) -> None:
-    """A consent record's `details.consent` is the state from then on: given, not_required or withdrawn."""
-    dataset = _plain(record["subject"])
-    state = record.get("details", {}).get("consent")
+    """A consent record says `action: withdraw` with the models trained on the dataset; any other action ends a withdrawal."""
+    dataset, details = _plain(record["subject"]), record.get("details", {})
+    withdrawn = details.get("action") == "withdraw"
     for withdrawal in seen.withdrawals:
         if withdrawal.dataset == dataset and withdrawal.until_seq is None:
-            if state == "withdrawn":
+            if withdrawn:
                 return
             withdrawal.until_seq = record["seq"]
-    if state == "withdrawn":
-        seen.withdrawals.append(Withdrawal(dataset, record["seq"], record["time"]))
+    if withdrawn:
+        models = details.get("models")
+        known = {_plain(model) for model in models} if isinstance(models, list) else set()
+        seen.withdrawals.append(Withdrawal(dataset, record["seq"], record["time"], models=known))
 
 
 def _judge_withdrawals(seen: Observed) -> None:
-    """Which models each withdrawal hit (the denials name them), and whether one of them was let through after it."""
+    """Which models each withdrawal hit (its record and the denials name them), and which calls of them were let through after it."""
     for withdrawal in seen.withdrawals:
         after = [
             use

@@ -6,6 +6,7 @@ authenticated with it, so a file moved to another place does not open.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import OrderedDict
 from pathlib import Path
@@ -16,11 +17,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from core.canonical import sha256
 from core.errors import Broken, NotFound
 from core.names import check_digest
-from evidence.files import read_secret, replace, trouble
+from evidence.files import FOLDER, PRIVATE, read_secret, replace, sync_folder, trouble, write_all
 from evidence.keys import payload_key, tenant_folder
 
 NONCE = 12
-TAG = 16
 REMEMBERED = 4096
 
 
@@ -42,19 +42,39 @@ class Payloads:
         digest = sha256(data)
         if (tenant, digest) in self._stored:
             return digest
-        path = self.path(tenant, digest)
-        if not self._whole(path, len(data)):
-            nonce = secrets.token_bytes(NONCE)
-            sealed = nonce + self._cipher(tenant).encrypt(nonce, data, _bound(tenant, digest))
-            replace(path, sealed, sync=self._sync)
+        nonce = secrets.token_bytes(NONCE)
+        sealed = nonce + self._cipher(tenant).encrypt(nonce, data, _bound(tenant, digest))
+        self._store(self.path(tenant, digest), sealed)
         self._stored[tenant, digest] = None
         if len(self._stored) > REMEMBERED:
             self._stored.popitem(last=False)
         return digest
 
-    def _whole(self, path: Path, size: int) -> bool:
+    def _store(self, path: Path, sealed: bytes) -> None:
+        """Written in place, for speed: until this returns no record names the file, and one that a crash left torn is replaced."""
         with trouble("the input cannot be written", path):
-            return path.exists() and path.stat().st_size == NONCE + size + TAG
+            try:
+                fd = self._create(path)
+            except FileExistsError:
+                if path.stat().st_size != len(sealed):
+                    replace(path, sealed, sync=self._sync)
+                return
+            try:
+                write_all(fd, sealed)
+                if self._sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            if self._sync:
+                sync_folder(path.parent)
+
+    def _create(self, path: Path) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, PRIVATE)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER)
+            return os.open(path, flags, PRIVATE)
 
     def get(self, tenant: str, digest: str) -> bytes:
         """The payload. NotFound when it was never kept or has been erased, Broken when it is not what its digest says."""

@@ -254,6 +254,43 @@ async def test_what_a_courier_cannot_change(rig: Rig, tmp_path: Path, name: str)
         verify_bytes(pack(files), rig.key())
 
 
+def cut_short(files: dict[str, bytes]) -> None:
+    """The last record left out with its proof, its input and the range: consistent in itself, and not what was signed."""
+    last = json.loads(files["records.jsonl"].splitlines()[-1])
+    drop_last_and_restate(files)
+    drop_line("proofs/inclusion.jsonl", 5)(files)
+    del files["inputs/" + last["digests"]["input"][7:]]
+
+
+ONLY_SIGNED = {
+    "the moment": on_manifest(created=1),
+    "the window": on_manifest(until=5),
+    "a shorter range": cut_short,
+    "a consistency proof": lambda f: f.update({"proofs/consistency.json": canonical({"3": []})}),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_SIGNED)
+async def test_what_only_the_manifests_signature_protects(rig: Rig, tmp_path: Path, name: str):
+    await story(rig)
+    files = unpack((await made(rig, tmp_path)).path.read_bytes())
+    ONLY_SIGNED[name](files)
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"] = {n: sha256(d) for n, d in files.items() if n not in ("manifest.json", "manifest.note")}
+    files["manifest.json"] = canonical(manifest)
+    with pytest.raises(VerificationFailed, match="signed for another manifest"):
+        verify_bytes(pack(files), rig.key())
+
+
+async def test_a_file_that_is_not_what_the_manifest_says(rig: Rig, tmp_path: Path):
+    await story(rig)
+    files = unpack((await made(rig, tmp_path)).path.read_bytes())
+    for name in set(files) - {"manifest.json", "manifest.note"}:
+        changed = {**files, name: files[name] + b" "}
+        with pytest.raises(VerificationFailed, match=r"not what manifest\.json says"):
+            verify_bytes(pack(changed), rig.key())
+
+
 @pytest.mark.parametrize("everything", [True, False])
 async def test_somebody_elses_key_does_not_verify(rig: Rig, tmp_path: Path, everything: bool):
     """The whole package signed anew under the same name by another key, checkpoint included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from core.errors import InvalidProof, NotFound
 from evidence.merkle import verify_inclusion
 from evidence.notes import open_checkpoint
+from evidence.payloads import Payloads
 from evidence.reader import Reader
 from evidence.verifier import leaf_hash
 from tests.unit.evidence.rig import Rig, decide, entry
@@ -83,3 +85,17 @@ async def test_a_broken_public_key(rig: Rig):
     (rig.folder / "keys" / "log.pub").write_text("nonsense")
     with pytest.raises(InvalidProof):
         Reader(rig.folder)
+
+
+async def test_proofs_outlive_what_is_erased(rig: Rig):
+    """failure-cases/lineage-evidence 36: payload and key gone, every proof still verifies."""
+    decision = decide({"n": 1})
+    record_id = await rig.recorder.decision("admission", decision, {"n": 1}, actor="ref:a", tenant="acme", subject="s")
+    rig.integrate()
+    shutil.rmtree(rig.folder / "inputs")
+    shutil.rmtree(rig.folder / "keys" / "inputs")
+    reader = Reader(rig.folder)
+    assert reader.log.audit().size == 1
+    assert reader.prove(record_id).startswith("c2sp.org/tlog-proof@v1\nindex 0\n")
+    with pytest.raises(NotFound):
+        Payloads(rig.folder).get("acme", decision.input_digest)

@@ -49,14 +49,14 @@ async def call(rig: Rig, *violations: Violation) -> None:
 
 
 async def story(rig: Rig) -> None:
-    await event(rig, "dataset", "chats@1")
-    await event(rig, "consent", "chats@1", consent="given")
+    await event(rig, "dataset", "dataset/chats@1", action="register")
+    await event(rig, "consent", "dataset/chats@1", action="give")
     await event(rig, "card", "llama@7")
     for person in (ADA, BOB):
         await decision(rig, "approval", "llama@7", actor=person, domain="lineage")
     await decision(rig, "admission", "prod/Deployment/chat", domain="admission")
     await call(rig)
-    await event(rig, "consent", "chats@1", consent="withdrawn")
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
     await call(rig, WITHDRAWN)
     await decision(rig, "admission", "prod/Deployment/chat", WITHDRAWN, domain="admission")
 
@@ -114,7 +114,7 @@ async def test_a_use_let_through_after_withdrawal_is_not_evidenced(rig: Rig):
 
 async def test_consent_given_again_closes_the_finding(rig: Rig):
     await story(rig)
-    await event(rig, "consent", "chats@1", consent="given")
+    await event(rig, "consent", "dataset/chats@1", action="give")
     await call(rig)
     report = made(rig)
     assert statuses(report)["art-10"] == "evidenced"
@@ -264,3 +264,11 @@ def test_bad_catalogues(tmp_path: Path, text: str):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ConfigError):
         catalogue.read(tmp_path / "x.yaml")
+
+
+async def test_a_call_let_through_is_found_though_nothing_was_ever_denied(rig: Rig):
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
+    await call(rig)
+    report = made(rig)
+    assert statuses(report)["art-10"] == "not evidenced"
+    assert any("chats@1" in finding for finding in report.findings)

@@ -19,11 +19,13 @@ import pytest
 from core.errors import EvidenceUnavailable, InvalidProof
 from evidence.log import Log, tile_path
 from evidence.merkle import verify_consistency, verify_inclusion
+from evidence.notes import open_checkpoint
+from evidence.record import spooled
 from evidence.sequencer import LeaseTaken, Sequencer
 from evidence.spool import spool_files
 from evidence.verifier import leaf_hash
 from tests.conftest import ROOT
-from tests.unit.evidence.rig import ORIGIN, Rig
+from tests.unit.evidence.rig import ORIGIN, Rig, entry
 
 
 def ids(log: Log) -> list[str]:
@@ -374,3 +376,53 @@ async def test_resources(rig: Rig):
         "tile/0/000\n",
     ):
         assert log.resource(path) is None
+
+
+async def test_what_was_signed_and_not_yet_published_binds(rig: Rig):
+    """A record with an earlier id comes in between: the log must still extend the tree whose head was signed."""
+    await rig.events(3)
+    rig.sequencer().integrate_if_free()
+    await rig.events(3)
+    with pytest.raises(Killed):
+        rig.sequencer(_die_at("signed")).integrate_once()
+    log = rig.log()
+    signed = open_checkpoint((rig.folder / "log" / "checkpoint.next").read_bytes(), log.key)
+    rig.recorder._spool.append(spooled(entry(9), record_id="00000000-0000-7000-8000-000000000000", time=1))
+    rig.integrate()
+    last = log.audit()
+    assert (signed.size, last.size) == (6, 7)
+    verify_consistency(signed.size, last.size, log.consistency_proof(signed.size, last.size), signed.root, last.root)
+
+
+async def test_killed_again_and_again_between_publishing_and_marking(rig: Rig, monkeypatch):
+    """Lines that one crash left unmarked must not outlive the window of ids in which they are recognised."""
+    monkeypatch.setattr("evidence.sequencer.MAX_BATCH", 4)
+    monkeypatch.setattr("evidence.sequencer.WIDTH", 0)
+    written: list[str] = []
+    for _ in range(4):
+        written += await rig.events(4)
+        with pytest.raises(Killed):
+            rig.sequencer(_die_at("published")).integrate_once()
+    rig.integrate()
+    assert ids(rig.log()) == written
+
+
+async def test_a_copied_spool_file_brings_nothing_twice(rig: Rig):
+    written = await rig.events(3)
+    file = next((rig.folder / "spool").glob("*.jsonl"))
+    shutil.copy(file, file.with_name("0copy.jsonl"))
+    stop = threading.Event()
+    turns = []
+
+    def copy_again(step: str) -> None:
+        if step == "marked":
+            turns.append(step)
+            if len(turns) == 1:
+                shutil.copy(file, file.with_name("1copy.jsonl"))
+            if len(turns) == 3:
+                stop.set()
+
+    rig.sequencer(copy_again).run(stop, interval=0.001)
+    shutil.copy(file, file.with_name("2copy.jsonl"))
+    assert rig.integrate() == 0
+    assert ids(rig.log()) == written
