@@ -13,9 +13,14 @@ from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
 from evidence.sequencer import Sequencer
 from identity.keys import ApiKeys
-from identity.people import Approvers
+from identity.people import Approvers as People
 from identity.pepper import load_pepper
 from identity.roles import Roles
+from lineage.approvals import Approvals
+from lineage.datasets import Datasets
+from lineage.ledger import Ledger
+from lineage.models import Models
+from lineage.registry import Registry
 from policies.engine import Engine, load
 from policies.store import ConfigStore
 from storage.database import Database, open_database
@@ -32,14 +37,21 @@ class Management:
     sequencer: Sequencer
     config: ConfigStore
     keys: ApiKeys
-    approvers: Approvers
+    approvers: People
     roles: Roles
+    lineage: Ledger
+    datasets: Datasets
+    models: Models
+    registry: Registry
 
     def engine(self) -> Engine:
         """The policy engine, loaded now; its bundle is kept with the evidence, so that its decisions can be recomputed."""
         engine = load(self.settings)
         self.recorder.keep_bundle(engine.revision, engine.bundle.files())
         return engine
+
+    def approvals(self, engine: Engine) -> Approvals:
+        return Approvals(self.lineage, engine=engine, config=self.config, directory=self.approvers, registry=self.registry)
 
     def operator(self, name: str) -> Principal:
         """Who acts on this machine with the state folder in hand: its owner can read every key anyway."""
@@ -61,6 +73,7 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
     commitments = SaltedCommitments(folder, database, clock=clock)
     files = [Path(item) for item in settings.config]
     pepper = load_pepper(Path(settings.keys.path) / "pepper")
+    lineage = Ledger(database, recorder=recorder, commitments=commitments, clock=clock)
     return Management(
         settings=settings,
         database=database,
@@ -72,8 +85,12 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
             database, commitments=commitments, recorder=recorder, files=files, clock=clock, home=settings.tenant
         ),
         keys=ApiKeys(database, pepper=pepper, recorder=recorder, commitments=commitments, clock=clock),
-        approvers=Approvers(database, recorder=recorder, commitments=commitments, clock=clock),
+        approvers=People(database, recorder=recorder, commitments=commitments, clock=clock),
         roles=Roles(database, recorder=recorder, commitments=commitments, clock=clock),
+        lineage=lineage,
+        datasets=Datasets(lineage),
+        models=Models(lineage),
+        registry=Registry(database),
     )
 
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The evidence log: integrate, publish.", no_args_is_help=True)
 
 
+@app.callback()
+def _group() -> None:
+    """Keeps `sequence` a command of its own."""
+
+
 @app.command()
 def sequence(
     context: typer.Context,

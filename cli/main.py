@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cli import configuration, evidence, identity, policy, setup
+from cli import admission, configuration, evidence, gateway, identity, models, policy, setup
 from cli.session import DEFAULT_STATE, Session
 from core.errors import PortcullisError
 
@@ -29,8 +29,13 @@ app.add_typer(configuration.exemption, name="exemption")
 app.add_typer(configuration.quota, name="quota")
 app.add_typer(identity.key, name="key")
 app.add_typer(identity.app, name="identity")
+app.add_typer(admission.app, name="admission")
+app.add_typer(gateway.app, name="gateway")
+app.add_typer(models.model, name="model")
+app.add_typer(models.dataset, name="dataset")
 app.add_typer(evidence.app, name="evidence")
 app.command("init")(setup.init)
+app.command("check")(admission.check)
 
 WITH_VALUE = ("--config", "--state")
 FLAGS = ("--json", "--verbose")

@@ -9,7 +9,7 @@
 #     no_digest: "{at} names sealed weights without their manifest digest"
 #     unknown_digest: "{at} names the manifest {digest}, which is not the registered one of a model that the workload names"
 #     no_weights: "the workload names a model and not where its weights are"
-#   remediation: Seal the weights (portcullis weights seal) and name them as sealed://PATH@sha256:DIGEST.
+#   remediation: Seal the weights and name them as sealed://PATH@sha256:DIGEST.
 #   remediations:
 #     unknown_digest: Use the manifest digest that portcullis model show prints for the model in portcullis.dev/model.
 #     no_weights: Add the annotation portcullis.dev/weights with a sealed:// address to the pod template.

@@ -1,0 +1,108 @@
+"""`portcullis check`, `portcullis admission`: manifests and reviews through the webhook's own decision; the webhook itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from cli.session import read_bytes, session
+
+if TYPE_CHECKING:
+    from admission.check import Verdict
+    from admission.compose import AdmissionDoor
+
+T = TypeVar("T")
+app = typer.Typer(help="The admission webhook, and reviews by hand.", no_args_is_help=True)
+
+
+def _with_door(context: typer.Context, work: Callable[[AdmissionDoor], Awaitable[T]]) -> T:
+    async def whole() -> T:
+        from admission.compose import build
+        from lineage.registry import Registry
+
+        door = await build(session(context).settings, os.environ, models=Registry)
+        try:
+            return await work(door)
+        finally:
+            await door.close()
+
+    return asyncio.run(whole())
+
+
+def check(
+    context: typer.Context,
+    paths: Annotated[list[str], typer.Argument(help="Files and folders; - for standard input")],
+    namespace: Annotated[str, typer.Option(help="Of manifests that name none, as with kubectl -n")] = "default",
+) -> None:
+    """Manifests through the same decision as the webhook; reserves and records nothing. Exits 1 when one is denied.
+
+    Example: portcullis check examples/manifests
+    """
+    from admission.check import check as judge
+    from admission.check import read_manifests, read_text
+
+    documents = read_manifests([Path(path) for path in paths if path != "-"])
+    if "-" in paths:
+        documents += read_text(read_bytes("-"), "-")
+    verdicts = _with_door(context, lambda door: judge(documents, door=door.service, config=door.config, namespace=namespace))
+    session(context).result([verdict.as_json() for verdict in verdicts], "\n".join(_line(verdict) for verdict in verdicts))
+    words = {verdict.verdict for verdict in verdicts}
+    raise typer.Exit(1 if "denied" in words else 2 if "unreadable" in words else 0)
+
+
+def _line(verdict: Verdict) -> str:
+    """One document: where, what, the verdict, then each reason on a line of its own."""
+    found = f"{verdict.verdict:12} {verdict.source} #{verdict.index} {verdict.subject}".rstrip()
+    reasons = [f"    {v.rule}: {v.message}" for v in verdict.violations] or (
+        [f"    {verdict.message}"] if verdict.message else []
+    )
+    return "\n".join([found, *reasons, *(f"    {v.mode}: {v.rule}: {v.message}" for v in verdict.warnings)])
+
+
+@app.command()
+def review(context: typer.Context, file: Annotated[str, typer.Option("--file", "-f", help="- for standard input")]) -> None:
+    """An AdmissionReview v1 in, an AdmissionReview v1 out, decided, charged and recorded as the webhook would.
+
+    Exits 1 when it is denied. Set dryRun in the review to try without a charge.
+    """
+    data = read_bytes(file)
+    answer = _with_door(context, lambda door: door.service.review(data))
+    session(context).result(answer)
+    raise typer.Exit(0 if answer["response"]["allowed"] else 1)
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="HTTPS: POST /validate, /healthz, /readyz")] = 8443,
+    metrics_port: Annotated[int, typer.Option(help="GET /metrics")] = 9091,
+    name: Annotated[list[str] | None, typer.Option(help="A DNS name for the self-signed certificate (the Service's)")] = None,
+) -> None:
+    """The webhook, until it is told to stop."""
+    here = session(context)
+
+    async def work(door: AdmissionDoor) -> None:
+        from admission.serve import serve as listen
+
+        stop = stop_on_signals()
+        tls = door.tls(name or ())
+        here.say(f"https://{host}:{port}/validate (CA for caBundle: {door.tls_folder / 'ca.crt'})")
+        await listen(door.service, host=host, port=port, tls=tls, stop=stop, metrics_port=metrics_port)
+
+    _with_door(context, work)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
