@@ -36,6 +36,7 @@ app.add_typer(models.dataset, name="dataset")
 app.add_typer(evidence.app, name="evidence")
 app.command("init")(setup.init)
 app.command("check")(admission.check)
+app.command("report")(evidence.report)
 
 WITH_VALUE = ("--config", "--state")
 FLAGS = ("--json", "--verbose")

@@ -263,6 +263,31 @@ def test_the_story(place: Place) -> None:
     said = place.stop()
     assert place.run("evidence", "sequence", "--once")["integrated"] > 10
     assert no_content_anywhere(place.folder, said, allowed)
+    prove_it(place)
+
+
+def prove_it(place: Place) -> None:
+    """Evidence leaves the house: verified with the pinned key only, recomputed from the package alone, broken by one byte."""
+    place.run("evidence", "export", "package.zip")
+    key = place.folder / ".portcullis" / "evidence" / "keys" / "log.pub"
+    away = place.folder / "away"
+    away.mkdir()
+    (away / "package.zip").write_bytes((place.folder / "package.zip").read_bytes())
+    elsewhere = Place.__new__(Place)
+    elsewhere.folder, elsewhere.running = away, []
+    assert elsewhere.run("evidence", "verify", "package.zip", "--key", str(key))["verified"]
+    assert not elsewhere.run("evidence", "verify", "package.zip", status=1)["pinned"], "a package's own key proves nothing"
+    replayed = elsewhere.run("evidence", "replay", "package.zip")
+    verdicts = [item["verdict"] for item in replayed["items"]]
+    assert verdicts.count("equal") > 10
+    assert "different" not in verdicts
+    changed = bytearray((away / "package.zip").read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (away / "package.zip").write_bytes(bytes(changed))
+    assert "NOT VERIFIED" in elsewhere.run("evidence", "verify", "package.zip", "--key", str(key), status=1)["error"]["message"]
+    rows = place.run("report", "--framework", "eu-ai-act", "-o", "report.html")["rows"]
+    assert {row["status"] for row in rows} <= {"evidenced", "not evidenced", "organisational", "not applicable"}
+    assert "compliant" not in (place.folder / "report.html").read_text()
 
 
 def no_content_anywhere(folder: Path, said: list[bytes], token: str) -> bool:
