@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cli import admission, configuration, evidence, gateway, identity, models, policy, setup
+from cli import admission, configuration, evidence, gateway, identity, models, policy, redaction, setup
 from cli.session import DEFAULT_STATE, Session
 from core.errors import PortcullisError
 
@@ -37,6 +37,7 @@ app.add_typer(evidence.app, name="evidence")
 app.command("init")(setup.init)
 app.command("check")(admission.check)
 app.command("report")(evidence.report)
+app.command("redact")(redaction.redact)
 
 WITH_VALUE = ("--config", "--state")
 FLAGS = ("--json", "--verbose")

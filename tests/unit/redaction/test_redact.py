@@ -1,0 +1,176 @@
+"""What must not survive, what must, and that nothing here reaches for a network. Rows: failure-cases of redaction."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from redaction import Redactor, Span, load
+from redaction.files import WITHHELD, redact_stream
+from redaction.redactor import merge
+
+# Key shapes are put together here so that no scanner takes this file for a leak.
+AWS = "AKIA" + "ABCDEFGHIJKLMNOP"
+GITHUB = "ghp_" + "a1B2" * 9
+JWT = f"{'eyJhbGciOiJIUzI1NiJ9'}.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
+PEM = "-----BEGIN " + "PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END " + "PRIVATE KEY-----"
+
+MUST_GO: dict[str, tuple[str, str]] = {
+    "an e-mail address": ("mail alice@example.com now", "alice@example.com"),
+    "row 1, zero width": ("to ali\u200bce@exa\u200bmple.com", "exa"),
+    "row 3, full width mail": ("to bob\uff20test.org", "bob"),
+    "row 3, full width card": ("card \uff14111 1111 1111 1111", "1111"),
+    "row 4, soft hyphen": ("to jo\u00adhn@example.com", "hn@"),
+    "row 6, other digits": ("card \u0664111 1111 1111 1111", "1111"),
+    "row 8, percent": ("to alice%40example.com", "alice"),
+    "row 8, entity": ("to alice&#64;example.com", "alice"),
+    "row 9, escape": (r"to alice\u0040example.com", "alice"),
+    "row 13, separators": ("card 4111-1111-1111-1111", "1111"),
+    "row 15, spaced lower-case IBAN": ("pay de89 3704 0044 0532 0130 00", "3704"),
+    "row 16, plus address": ("to a+b@example.co", "a+b"),
+    "row 17, IPv6 that maps IPv4": ("from ::ffff:10.0.0.1", "10.0.0.1"),
+    "a phone number": ("call +1 415 555 0123", "555"),
+    "row 28, AWS": (f"use {AWS}", AWS),
+    "row 28, GitHub": (f"use {GITHUB}", GITHUB),
+    "row 28, JWT": (f"use {JWT}", JWT),
+    "row 28, PEM": (PEM, "MC4CAQ"),
+    "row 28, PEM with escaped newlines": (PEM.replace("\n", "\\n"), "MC4CAQ"),
+    "row 28, connection string": ("postgres://u:p4ssw0rd@host/db", "p4ssw0rd"),
+    "row 27, a bearer header": ("Authorization: Bearer abcdefghijklmnopqrstuvwx", "abcdefgh"),
+    "a password": ("password=hunter22xyz done", "hunter22xyz"),
+}
+MUST_STAY = (
+    "row 14: order 4539578763621486 shipped",
+    "row 29: AKIAIOSFODNN7EXAMPLE",
+    "row 31: 1607635102.00 -0.96",
+    "row 31: 08:51:06 INFO worker started",
+    "version 1.2.3 of 12 parts",
+)
+
+
+@pytest.fixture(scope="module")
+def redactor() -> Iterator[Redactor]:
+    """Loaded and used with every way to a network closed."""
+
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise AssertionError("redaction reached for a network")
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", refuse)
+    patch.setattr(socket, "getaddrinfo", refuse)
+    yield load()
+    patch.undo()
+
+
+@pytest.mark.parametrize("case", MUST_GO)
+def test_it_does_not_survive_and_redacting_again_changes_nothing(redactor: Redactor, case: str) -> None:
+    text, value = MUST_GO[case]
+    found = redactor.redact(text)
+    assert value not in found.text
+    assert found.spans
+    assert redactor.redact(found.text).text == found.text
+
+
+@pytest.mark.parametrize("text", MUST_STAY)
+def test_what_only_looks_alike_stays(redactor: Redactor, text: str) -> None:
+    assert redactor.redact(text).text == text
+
+
+def test_spans_are_ranges_of_the_original(redactor: Redactor) -> None:
+    text = "to ali\u200bce@exa\u200bmple.com and on"
+    (span,) = redactor.redact(text).spans
+    assert text[span.start : span.end] == "ali\u200bce@exa\u200bmple.com"
+    assert not hasattr(span, "text")
+
+
+def test_json_keys_numbers_and_nested_documents(redactor: Redactor) -> None:
+    value = {
+        "alice@example.com": 1,
+        "ssn": "536904399",
+        "card": 4111111111111111,
+        "count": 12,
+        "args": json.dumps({"to": json.dumps({"mail": "bob@example.org"})}),
+        "list": [{"password": "hunter2222"}],
+    }
+    result, counts = redactor.redact_json(value)
+    shown = json.dumps(result)
+    for gone in ("alice", "536904399", "4111111111111111", "bob@", "hunter2222"):
+        assert gone not in shown
+    assert result["count"] == 12
+    assert result["<EMAIL_ADDRESS>"] == 1
+    assert counts["EMAIL_ADDRESS"] == 2
+
+
+@pytest.mark.parametrize("filler", [".", "a@", "1", " ", "x "])
+def test_the_work_grows_with_the_length(redactor: Redactor, filler: str) -> None:
+    """Row 32: four times the text takes nowhere near sixteen times as long."""
+
+    def seconds(length: int) -> float:
+        text = filler * (length // len(filler))
+        started = time.perf_counter()
+        redactor.redact(text)
+        return time.perf_counter() - started
+
+    seconds(1_000)
+    assert seconds(160_000) < 12 * max(seconds(40_000), 0.02)
+
+
+@pytest.mark.parametrize("offset", [17_990, 17_999, 18_000, 19_985, 19_999, 20_000])
+def test_a_value_on_the_edge_of_a_window_is_found_whole(redactor: Redactor, offset: int) -> None:
+    text = "x " * (offset // 2) + "alice@example.com" + " y" * 3_000
+    found = redactor.redact(text)
+    assert "alice" not in found.text
+    assert [text[span.start : span.end] for span in found.spans] == ["alice@example.com"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10), st.sampled_from("ABC")), max_size=12))
+def test_merged_spans_cover_the_same_and_never_overlap(found: list[tuple[int, int, str]]) -> None:
+    spans = [Span(kind, start, start + length, 0.5) for start, length, kind in found]
+    merged = merge(spans)
+    covered = {at for span in spans for at in range(span.start, span.end)}
+    assert {at for span in merged for at in range(span.start, span.end)} == covered
+    assert all(first.end <= second.start for first, second in pairwise(merged))
+    assert merge(list(reversed(spans))) == merged
+
+
+def test_lines_of_json_and_lines_that_are_none(redactor: Redactor) -> None:
+    source = io.BytesIO(b'{"to":"alice@example.com"}\nnot json, bob@example.org\n\xff\xfe ok\n')
+    sink = io.BytesIO()
+    report = redact_stream(source, sink, "jsonl", redactor)
+    lines = sink.getvalue().splitlines()
+    assert json.loads(lines[0]) == {"to": "<EMAIL_ADDRESS>"}
+    assert lines[1] == b"not json, <EMAIL_ADDRESS>"
+    assert lines[2].decode() == "\ufffd\ufffd ok", "what cannot be read does not pass"
+    assert (report.lines, report.unreadable, report.counts["EMAIL_ADDRESS"]) == (3, 2, 2)
+
+
+class Dead:
+    def find(self, text: str) -> Sequence[Span]:
+        raise RuntimeError(f"died on {text}")
+
+
+def test_a_detector_that_dies_withholds_the_line() -> None:
+    """Row 37: closed, and counted; the text is in no message."""
+    sink = io.BytesIO()
+    report = redact_stream(io.BytesIO(b"alice@example.com\nbob\n"), sink, "text", Redactor(Dead()))
+    assert sink.getvalue() == f"{WITHHELD}\n{WITHHELD}\n".encode()
+    assert report.withheld == 2
+
+
+def test_a_line_of_many_megabytes_comes_out_without_its_values(redactor: Redactor) -> None:
+    """Row 33, in small: a line longer than what is judged at once."""
+    text = b"x " * 600_000 + b"alice@example.com" + b" y" * 1_000
+    sink = io.BytesIO()
+    redact_stream(io.BytesIO(text), sink, "text", redactor)
+    assert b"alice" not in sink.getvalue()
+    assert sink.getvalue().count(b"x ") == 600_000
