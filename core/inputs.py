@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.decision import MANDATORY, Domain
+from core.principal import Principal
 
 MAX_INTEGER = 2**53 - 1
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -37,6 +38,18 @@ class PrincipalFact(Fact):
     team: Text | None = None
     roles: list[Text] = []
     namespace: Text | None = None
+
+    @classmethod
+    def of(cls, principal: Principal, ref: str) -> PrincipalFact:
+        """`principal` as policies may see it: under the reference `ref`, without its id."""
+        return cls(
+            ref=ref,
+            kind=principal.kind,
+            tenant=principal.tenant,
+            team=principal.team,
+            roles=sorted(principal.roles),
+            namespace=principal.namespace,
+        )
 
 
 class ApprovalFact(Fact):

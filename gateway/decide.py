@@ -19,14 +19,7 @@ def build_input(
     config: GatewayConfig,
 ) -> GatewayInput:
     """The input of the domain `gateway`. The prompt is not in it, and the caller only as a reference."""
-    who = PrincipalFact(
-        ref=principal_ref,
-        kind=principal.kind,
-        tenant=principal.tenant,
-        team=principal.team,
-        roles=sorted(principal.roles),
-        namespace=principal.namespace,
-    )
+    who = PrincipalFact.of(principal, principal_ref)
     request = GatewayRequest(route=route, model=ref.name, version=ref.version, purpose=purpose, principal=who)
     return GatewayInput(
         now_unix=now_unix,

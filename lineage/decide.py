@@ -26,14 +26,7 @@ def build_input(
     model: ModelFact | None,
     config: LineageConfig,
 ) -> LineageInput:
-    who = PrincipalFact(
-        ref=principal_ref,
-        kind=principal.kind,
-        tenant=principal.tenant,
-        team=principal.team,
-        roles=sorted(principal.roles),
-        namespace=principal.namespace,
-    )
+    who = PrincipalFact.of(principal, principal_ref)
     request = LineageRequest(
         action="approve",
         model=approval.model.name,
