@@ -21,11 +21,11 @@ from core.decision import Decision
 from core.errors import BadInput, NotFound, PortcullisError, Unauthenticated, Unavailable
 from core.names import ModelRef
 from core.principal import Principal
+from evidence.refusals import Refusals
 from gateway.asgi import Disconnected, Receive, Scope, Send, answer, error_body, header, read_body
 from gateway.governor import Authenticator, Governor, Outcome
 from gateway.limits import Verdict
 from gateway.read import Call, read_call, read_purpose
-from gateway.refusals import Refusals
 from gateway.telemetry import Metrics
 from gateway.upstream import Pool, Routes, passed_on
 

@@ -12,11 +12,11 @@ from core.ports import ModelRegistry
 from core.settings import Settings, reveal
 from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
+from evidence.refusals import Refusals
 from gateway.app import Gateway
 from gateway.governor import Governor
 from gateway.limits import RequestLimiter
 from gateway.log import MetadataLog
-from gateway.refusals import Refusals
 from gateway.telemetry import Metrics, Telemetry
 from gateway.upstream import Pool, Routes
 from identity.bearer import bearer

@@ -18,10 +18,10 @@ from core.errors import Unauthenticated
 from core.inputs import CardFact, ModelFact
 from core.principal import Principal
 from core.settings import Upstream
+from evidence.refusals import Refusals
 from gateway.app import Gateway
 from gateway.governor import Governor
 from gateway.limits import RequestLimiter
-from gateway.refusals import Refusals
 from gateway.telemetry import Metrics
 from gateway.upstream import Pool, Routes
 from identity.bearer import bearer

@@ -1,5 +1,5 @@
-"""Refusals without a decision (nobody authenticated, no such route, too many calls): counted, and recorded as sums per second,
-so that a flood cannot fill the evidence log."""
+"""Refusals without a decision (nobody authenticated, no such route, too many calls), at any door: counted, and recorded as sums
+per second, so that a flood cannot fill the evidence log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.errors import PortcullisError
 from core.ports import Recorder
 from core.record import Entry
 
-log = logging.getLogger("portcullis.gateway")
+log = logging.getLogger("portcullis.refusals")
 EVERY_SECONDS = 1.0
 ANONYMOUS = "anonymous"
 
