@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.quota import Accounts
 from core.clock import SystemClock
 from core.principal import Principal
 from core.settings import Settings, reveal
 from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
+from evidence.refusals import Refusals
 from evidence.sequencer import Sequencer
 from identity.keys import ApiKeys
 from identity.people import Approvers as People
@@ -60,6 +63,44 @@ class Management:
     async def close(self) -> None:
         self.recorder.close()
         await self.database.close()
+
+
+@dataclass(frozen=True)
+class Served:
+    """The management API: the same rooms, with the engine loaded once. `accounts` is the admission door's ledger, handed in."""
+
+    management: Management
+    engine: Engine
+    approvals: Approvals
+    accounts: Accounts
+    refusals: Refusals
+    opened: AsyncExitStack
+
+    async def close(self) -> None:
+        await self.opened.aclose()
+
+
+async def build_served(
+    settings: Settings, environ: Mapping[str, str], *, accounts: Callable[[Database, SystemClock], Accounts]
+) -> Served:
+    """As `build`, for the server. ConfigError also when no rule can be loaded or the configuration cannot be used."""
+    async with AsyncExitStack() as opened:
+        management = await build(settings, environ)
+        opened.push_async_callback(management.close)
+        engine = management.engine()
+        opened.callback(engine.close)
+        await management.config.refresh()
+        refusals = Refusals(management.recorder, settings.tenant)
+        opened.push_async_callback(refusals.flush)
+        return Served(
+            management=management,
+            engine=engine,
+            approvals=management.approvals(engine),
+            accounts=accounts(management.database, management.clock),
+            refusals=refusals,
+            # Kept open from here on; what failed before this line has closed all that was opened.
+            opened=opened.pop_all(),
+        )
 
 
 async def build(settings: Settings, environ: Mapping[str, str]) -> Management:

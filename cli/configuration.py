@@ -169,19 +169,11 @@ def revoke(context: typer.Context, id: Annotated[str, typer.Argument()], reason:
 def show_quota(context: typer.Context, team: Annotated[str | None, typer.Argument()] = None) -> None:
     """GPUs held and allowed, by team of this installation's tenant."""
     from admission.ledger import QuotaLedger
-    from core.names import shares_of
+    from api.quota import rows as quota_rows
 
     async def work(management: Management, _: Principal) -> list[dict[str, Any]]:
-        tenant = management.settings.tenant
-        teams = (await management.config.effective()).tenants[tenant].teams if await _known(management, tenant) else {}
-        accounts = await QuotaLedger(management.database, management.clock).accounts(tenant)
-        used = {account.team: account.used_shares for account in accounts}
-        rows = []
-        for name, found in sorted(teams.items()):
-            if team in (None, name):
-                limit = None if found.gpu_quota is None else shares_of(found.gpu_quota)
-                rows.append({"team": name, "used_shares": used.get(name, 0), "limit_shares": limit})
-        return rows
+        accounts = QuotaLedger(management.database, management.clock)
+        return await quota_rows(management.config, accounts, management.settings.tenant, team)
 
     rows = session(context).run(work)
     shown = table("TEAM", "USED", "ALLOWED")
@@ -189,7 +181,3 @@ def show_quota(context: typer.Context, team: Annotated[str | None, typer.Argumen
         limit = row["limit_shares"]
         shown.add_row(row["team"], show_gpus(row["used_shares"]), "none" if limit is None else show_gpus(limit))
     session(context).result(rows, shown)
-
-
-async def _known(management: Management, tenant: str) -> bool:
-    return tenant in (await management.config.effective()).tenants

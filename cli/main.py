@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cli import admission, configuration, evidence, gateway, identity, models, policy, redaction, setup
+from cli import admission, api, configuration, evidence, gateway, identity, models, policy, redaction, setup
 from cli.session import DEFAULT_STATE, Session
 from core.errors import PortcullisError
 
@@ -31,6 +31,7 @@ app.add_typer(identity.key, name="key")
 app.add_typer(identity.app, name="identity")
 app.add_typer(admission.app, name="admission")
 app.add_typer(gateway.app, name="gateway")
+app.add_typer(api.app, name="api")
 app.add_typer(models.model, name="model")
 app.add_typer(models.dataset, name="dataset")
 app.add_typer(evidence.app, name="evidence")
