@@ -37,7 +37,11 @@ async def decisions(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
 ) -> Any:
     """Decisions of the caller's tenant, newest first. `before` (a `seq`) goes on from the last one of the page before."""
-    found = await asyncio.to_thread(lambda: list(_newest(_reader(here), by.tenant, kind, before, limit)))
+    try:
+        reader = _reader(here)
+    except NotFound:  # nothing has been sequenced yet
+        return {"decisions": [], "next_before": None}
+    found = await asyncio.to_thread(lambda: list(_newest(reader, by.tenant, kind, before, limit)))
     return {"decisions": found, "next_before": found[-1]["seq"] if len(found) == limit else None}
 
 
