@@ -9,11 +9,10 @@ from pathlib import Path
 
 from admission import certificates
 from admission.ledger import QuotaLedger
-from admission.serve import Tls
 from admission.service import AdmissionService
 from core.clock import SystemClock
 from core.ports import ModelRegistry
-from core.settings import Settings, reveal
+from core.settings import Settings, Tls, reveal
 from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
 from policies.engine import Engine, load
@@ -42,9 +41,9 @@ class AdmissionDoor:
         The self-signed CA, which goes into the webhook configuration's `caBundle`, is `ca.crt` in `tls_folder`.
         """
         if self.settings.tls is not None:
-            return Tls(Path(self.settings.tls.cert), Path(self.settings.tls.key))
+            return self.settings.tls
         files = certificates.ensure(self.tls_folder, hosts, now_unix=self.clock.now_unix())
-        return Tls(files.cert, files.key)
+        return Tls(cert=str(files.cert), key=str(files.key))
 
     @property
     def tls_folder(self) -> Path:

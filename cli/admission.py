@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from cli.serving import Listener, stop_on_signals
+from cli.serving import serve as listen
 from cli.session import read_bytes, session
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 app = typer.Typer(help="The admission webhook, and reviews by hand.", no_args_is_help=True)
+CONCURRENCY = 512
+"""Beyond this many open requests uvicorn answers 503, which the API server takes as a failure and denies by failurePolicy."""
 
 
 def _with_door(context: typer.Context, work: Callable[[AdmissionDoor], Awaitable[T]]) -> T:
@@ -89,20 +92,12 @@ def serve(
     here = session(context)
 
     async def work(door: AdmissionDoor) -> None:
-        from admission.serve import serve as listen
+        from admission.webhook import Metrics, Webhook
 
-        stop = stop_on_signals()
         tls = door.tls(name or ())
         here.say(f"https://{host}:{port}/validate (CA for caBundle: {door.tls_folder / 'ca.crt'})")
-        await listen(door.service, host=host, port=port, tls=tls, stop=stop, metrics_port=metrics_port)
+        metrics = Metrics()
+        webhook = Listener(Webhook(door.service, metrics), host, port, tls, limit=CONCURRENCY)
+        await listen([webhook, Listener(metrics, host, metrics_port)], stop=stop_on_signals())
 
     _with_door(context, work)
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop

@@ -41,7 +41,7 @@ def serve_api(
         tls = here.settings.tls
         try:
             here.say(f"{'https' if tls else 'http'}://{host}:{port}/docs")
-            listener = Listener(application(served), host, port, tls.cert if tls else None, tls.key if tls else None)
+            listener = Listener(application(served), host, port, tls)
             await serve([listener], stop=stop_on_signals(), alongside=[served.refusals.run()])
         finally:
             await served.close()

@@ -8,10 +8,13 @@ from typing import Annotated
 
 import typer
 
-from cli.admission import stop_on_signals
+from cli.serving import Listener, guard_plain, stop_on_signals
+from cli.serving import serve as listen
 from cli.session import session
 
 app = typer.Typer(help="The model-access proxy.", no_args_is_help=True)
+STREAM_SECONDS = 30
+"""How long a stream may go on after the stop was asked for."""
 
 
 @app.callback()
@@ -28,16 +31,19 @@ def serve(
 ) -> None:
     """The proxy, until it is told to stop. Upstreams come from gateway.upstreams in portcullis.yaml."""
     here = session(context)
+    guard_plain(here.settings, host)
 
     async def whole() -> None:
         from gateway.compose import build
-        from gateway.serve import serve as listen
         from lineage.registry import Registry
 
         door = await build(here.settings, os.environ, models=Registry)
         try:
             here.say(f"{'https' if here.settings.tls else 'http'}://{host}:{port}/v1")
-            await listen(door, host=host, port=port, metrics_port=metrics_port, stop=stop_on_signals())
+            main = Listener(door.app, host, port, here.settings.tls, grace_seconds=STREAM_SECONDS)
+            await listen(
+                [main, Listener(door.telemetry, host, metrics_port)], stop=stop_on_signals(), alongside=[door.refusals.run()]
+            )
         finally:
             await door.close()
 

@@ -13,18 +13,17 @@ from typing import Any
 import uvicorn
 
 from core.errors import ConfigError, Unavailable
-from core.settings import Settings
+from core.settings import Settings, Tls
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One application on one port; with `cert` and `key` over TLS. Beyond `limit` open requests the answer is 503."""
+    """One application on one port. Beyond `limit` open requests the answer is 503."""
 
     app: Any
     host: str
     port: int
-    cert: str | None = None
-    key: str | None = None
+    tls: Tls | None = None
     limit: int | None = None
     grace_seconds: int = 10
     """How long a request may go on after the stop was asked for."""
@@ -68,8 +67,8 @@ def _config(listener: Listener) -> uvicorn.Config:
         listener.app,
         host=listener.host,
         port=listener.port,
-        ssl_certfile=listener.cert,
-        ssl_keyfile=listener.key,
+        ssl_certfile=listener.tls.cert if listener.tls else None,
+        ssl_keyfile=listener.tls.key if listener.tls else None,
         limit_concurrency=listener.limit,
         lifespan="off",
         access_log=False,
@@ -80,7 +79,7 @@ def _config(listener: Listener) -> uvicorn.Config:
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError("the certificate and key cannot be used", where=listener.cert or "") from error
+        raise ConfigError("the certificate and key cannot be used", where=listener.tls.cert if listener.tls else "") from error
     return config
 
 

@@ -35,7 +35,7 @@ async def test_a_door_answers_and_leaves_evidence(settings: Settings, tmp_path: 
         unreadable = (await door.service.review(create(web)))["response"]
         assert "door/readable" in unreadable["status"]["message"]
         tls = door.tls(["portcullis.gov.svc"])
-        assert tls.cert.exists()
+        assert Path(tls.cert).exists()
         assert (door.tls_folder / "ca.crt").exists()
     finally:
         await door.close()

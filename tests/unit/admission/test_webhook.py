@@ -13,9 +13,10 @@ import pytest
 
 from admission.certificates import ensure
 from admission.review import MAX_BYTES
-from admission.serve import Tls, serve
 from admission.webhook import Metrics, Webhook
-from core.errors import ConfigError, Unavailable
+from cli.serving import Listener, serve
+from core.errors import Unavailable
+from core.settings import Tls
 from tests.unit.admission.conftest import ServiceMaker
 from tests.unit.admission.reviews import create, pod
 
@@ -121,8 +122,9 @@ async def test_over_tls_with_our_own_authority(make: ServiceMaker, tmp_path: Pat
     files = ensure(tmp_path, [], now_unix=int(time.time()))
     stop = asyncio.Event()
     metrics_port = another_port()
-    tls = Tls(files.cert, files.key)
-    task = asyncio.create_task(serve(make(), host="127.0.0.1", port=free_port, tls=tls, stop=stop, metrics_port=metrics_port))
+    metrics = Metrics()
+    webhook = Listener(Webhook(make(), metrics), "127.0.0.1", free_port, Tls(cert=str(files.cert), key=str(files.key)))
+    task = asyncio.create_task(serve([webhook, Listener(metrics, "127.0.0.1", metrics_port)], stop=stop))
     context = ssl.create_default_context(cafile=str(files.ca))
     async with httpx.AsyncClient(verify=context, trust_env=False) as client:
         url = f"https://127.0.0.1:{free_port}"
@@ -132,16 +134,3 @@ async def test_over_tls_with_our_own_authority(make: ServiceMaker, tmp_path: Pat
         assert "verdict" in (await answers(lambda: client.get(f"http://127.0.0.1:{metrics_port}/metrics"))).text
     stop.set()
     await task
-
-
-async def test_a_taken_port_and_a_bad_certificate_are_said(make: ServiceMaker, tmp_path: Path) -> None:
-    files = ensure(tmp_path, [], now_unix=1_800_000_000)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        with pytest.raises(Unavailable):
-            await serve(
-                make(), host="127.0.0.1", port=sock.getsockname()[1], tls=Tls(files.cert, files.key), stop=asyncio.Event()
-            )
-    with pytest.raises(ConfigError):
-        await serve(make(), host="127.0.0.1", port=0, tls=Tls(files.key, files.cert), stop=asyncio.Event())
