@@ -49,7 +49,7 @@ class Database:
                     await session.connection(execution_options={READING: True})
                 yield session
         except (OperationalError, InterfaceError, OSError) as error:
-            raise Unavailable(f"the database does not answer: {_cause(error)}") from error
+            raise Unavailable(f"the database does not answer: {cause(error)}") from error
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise Unavailable("the connection to the database was lost") from error
@@ -90,11 +90,15 @@ def _folder(path: Path) -> None:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # The driver must not begin transactions by itself: it would defer, and two readers that turn into writers deadlock.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (f"busy_timeout={int(BUSY_SECONDS * 1000)}", "synchronous=NORMAL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    _write_ahead(cursor)
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={int(BUSY_SECONDS * 1000)}", "synchronous=NORMAL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        _write_ahead(cursor)
+        cursor.close()
+    except BaseException:
+        connection.close()  # the pool does not know it yet, and nobody else would end its thread
+        raise
 
 
 def _write_ahead(cursor: Any) -> None:
@@ -117,7 +121,7 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """The driver's own words for the known conditions, never the statement or its parameters."""
     original: BaseException | None = getattr(error, "orig", None) or error
     while original is not None and not isinstance(original, (sqlite3.Error, OSError)):

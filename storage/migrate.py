@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import ConfigError, Unavailable
-from storage.database import Database
+from storage.database import Database, cause
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,10 +27,14 @@ async def migrate(database: Database) -> bool:
     Raises ConfigError for a database of a newer version, Unavailable when it does not answer.
     """
     try:
+        # Nearly always there is nothing to do, and a look takes no write lock.
+        async with database.session(reading=True) as session:
+            if await (await session.connection()).run_sync(current) == HEAD:
+                return False
         async with database.engine.begin() as connection:
             return await connection.run_sync(_upgrade)
     except (SQLAlchemyError, OSError) as error:
-        raise Unavailable(f"the database cannot be brought to this version's schema ({type(error).__name__})") from error
+        raise Unavailable(f"the database cannot be brought to this version's schema: {cause(error)}") from error
 
 
 def _upgrade(connection: Connection) -> bool:
