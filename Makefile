@@ -1,9 +1,12 @@
-.PHONY: help setup test test-e2e check
+.PHONY: help setup demo test test-e2e check
 help:
 	@grep -E '^[a-z-]+:' Makefile | cut -d: -f1
 
 setup:
 	@scripts/setup
+
+demo:
+	@scripts/demo
 
 test:
 	@scripts/test

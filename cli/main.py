@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from cli import admission, api, configuration, evidence, gateway, identity, models, policy, redaction, setup
+from cli import admission, api, configuration, evidence, gateway, identity, models, policy, redaction, setup, up
+from cli.demo import command as demonstration
 from cli.session import DEFAULT_STATE, Session
 from core.errors import PortcullisError
 
@@ -36,6 +37,8 @@ app.add_typer(models.model, name="model")
 app.add_typer(models.dataset, name="dataset")
 app.add_typer(evidence.app, name="evidence")
 app.command("init")(setup.init)
+app.command("up")(up.up)
+app.command("demo")(demonstration.demo)
 app.command("check")(admission.check)
 app.command("report")(evidence.report)
 app.command("redact")(redaction.redact)

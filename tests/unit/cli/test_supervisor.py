@@ -1,0 +1,166 @@
+"""Children that die, loop, never come up or outlive their parent: real processes, small programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cli.supervisor
+from cli.supervisor import Service, Supervisor
+from core.errors import ConfigError, Unavailable
+from tests.conftest import ROOT
+
+FOREVER = "import signal; signal.pause()"
+
+
+def service(program: str, name: str = "a", ready: str | None = None) -> Service:
+    return Service(name, [sys.executable, "-c", program], ready)
+
+
+class Told:
+    """Events as they come, and a way to wait for one."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.lines: list[tuple[str, str]] = []
+        self.changed = asyncio.Event()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    def line(self, name: str, line: str) -> None:
+        self.lines.append((name, line))
+
+    def names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(cli.supervisor, "GRACE_SECONDS", 0.5)
+
+
+async def running(told: Told, *services: Service) -> tuple[asyncio.Task[None], asyncio.Event, list[str]]:
+    stop, ups = asyncio.Event(), []
+    task = asyncio.create_task(
+        Supervisor(services, tell=told, line=told.line).run(stop, lambda: ups.append("up") or told.changed.set())
+    )
+    return task, stop, ups
+
+
+async def test_all_start_and_all_stop() -> None:
+    told = Told()
+    task, stop, ups = await running(told, service(FOREVER), service(FOREVER, "b"))
+    await told.until(lambda: ups == ["up"])
+    pids = [event["pid"] for event in told.events if event["event"] == "started"]
+    stop.set()
+    await task
+    assert told.names()[-1] == "stopped"
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_that_dies_is_started_again() -> None:
+    told = Told()
+    task, stop, _ = await running(told, service(FOREVER))
+    await told.until(lambda: "ready" in told.names())
+    os.kill(told.events[0]["pid"], signal.SIGKILL)
+    await told.until(lambda: told.names().count("ready") == 2)
+    assert {"event": "exited", "service": "a", "status": -9} in told.events
+    stop.set()
+    await task
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_that_dies_again_and_again_ends_everything() -> None:
+    told = Told()
+    task, _, _ = await running(told, service("import sys; sys.exit('the disk is gone')"), service(FOREVER, "b"))
+    with pytest.raises(Unavailable, match=r"5 times within a minute.*the disk is gone"):
+        await task
+    pauses = [event["in_seconds"] for event in told.events if event["event"] == "restarting"]
+    assert pauses == [0.01, 0.02, 0.04, 0.08]
+    assert told.names()[-1] == "stopped"
+
+
+async def test_wrong_configuration_is_not_tried_again() -> None:
+    told = Told()
+    program = "import sys; print('portcullis.yaml: tenant: unknown key', file=sys.stderr); sys.exit(2)"
+    task, _, ups = await running(told, service(program, ready="http://127.0.0.1:9/"))
+    with pytest.raises(ConfigError, match="unknown key"):
+        await task
+    assert told.names().count("started") == 1
+    assert ups == []
+    assert told.lines == [("a", "portcullis.yaml: tenant: unknown key")]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_that_does_not_listen_to_the_end_is_killed() -> None:
+    told = Told()
+    program = "import signal, sys; signal.signal(15, signal.SIG_IGN); print('deaf', file=sys.stderr, flush=True); signal.pause(); signal.pause()"
+    task, stop, _ = await running(told, service(program))
+    async with asyncio.timeout(20):
+        while not told.lines:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await task
+    with pytest.raises(ProcessLookupError):
+        os.kill(told.events[0]["pid"], 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_that_never_answers_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.supervisor, "READY_SECONDS", 0.05)
+    told = Told()
+    task, _, ups = await running(told, service(FOREVER, ready="http://127.0.0.1:9/"))
+    with pytest.raises(Unavailable):
+        await task
+    assert "not_ready" in told.names()
+    assert ups == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import asyncio, sys
+from cli.supervisor import Service, Supervisor
+async def main():
+    tell = lambda event: print(event.get("pid", ""), flush=True)
+    await Supervisor([Service("a", [sys.executable, "-c", {FOREVER!r}])], tell=tell, line=print).run(asyncio.Event(), lambda: None)
+asyncio.run(main())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while _alive(child):
+        assert time.monotonic() < deadline, "the child outlived its supervisor"
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    """A zombie that nobody has reaped yet is dead."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
