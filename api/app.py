@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from api import configuration, datasets, evidence, models, people
+from api import configuration, datasets, evidence, models, people, release
 from api.compose import Served
 from core.errors import PortcullisError, Refused, Unauthenticated
 
@@ -35,7 +35,7 @@ def application(served: Served) -> FastAPI:
         redoc_url=None,
     )
     app.state.served = served
-    for module in (models, datasets, people, configuration, evidence):
+    for module in (models, datasets, release, people, configuration, evidence):
         app.include_router(module.routes.router)
     app.include_router(evidence.log.router)
     app.add_api_route("/healthz", _health, include_in_schema=False)

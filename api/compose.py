@@ -28,6 +28,8 @@ from policies.engine import Engine, load
 from policies.store import ConfigStore
 from storage.database import Database, open_database
 from storage.migrate import migrate
+from weights.keys import InsecureLocalKeys
+from weights.release import KeyRelease
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Management:
     datasets: Datasets
     models: Models
     registry: Registry
+    weight_keys: InsecureLocalKeys
 
     def engine(self) -> Engine:
         """The policy engine, loaded now; its bundle is kept with the evidence, so that its decisions can be recomputed."""
@@ -55,6 +58,17 @@ class Management:
 
     def approvals(self, engine: Engine) -> Approvals:
         return Approvals(self.lineage, engine=engine, config=self.config, directory=self.approvers, registry=self.registry)
+
+    def key_release(self, engine: Engine) -> KeyRelease:
+        return KeyRelease(
+            engine=engine,
+            config=self.config,
+            registry=self.registry,
+            recorder=self.recorder,
+            commitments=self.commitments,
+            keys=self.weight_keys,
+            clock=self.clock,
+        )
 
     def operator(self, name: str) -> Principal:
         """Who acts on this machine with the state folder in hand: its owner can read every key anyway."""
@@ -72,6 +86,7 @@ class Served:
     management: Management
     engine: Engine
     approvals: Approvals
+    key_release: KeyRelease
     accounts: Accounts
     refusals: Refusals
     opened: AsyncExitStack
@@ -96,6 +111,7 @@ async def build_served(
             management=management,
             engine=engine,
             approvals=management.approvals(engine),
+            key_release=management.key_release(engine),
             accounts=accounts(management.database, management.clock),
             refusals=refusals,
             # Kept open from here on; what failed before this line has closed all that was opened.
@@ -132,6 +148,7 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
         datasets=Datasets(lineage),
         models=Models(lineage),
         registry=Registry(database),
+        weight_keys=InsecureLocalKeys(Path(settings.keys.path) / "weights"),
     )
 
 

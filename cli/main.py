@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cli import admission, api, configuration, evidence, gateway, identity, models, policy, redaction, setup, up
+from cli import admission, api, configuration, evidence, gateway, identity, models, policy, redaction, setup, up, weights
 from cli.demo import command as demonstration
 from cli.session import DEFAULT_STATE, Session
 from core.errors import PortcullisError
@@ -35,6 +35,7 @@ app.add_typer(gateway.app, name="gateway")
 app.add_typer(api.app, name="api")
 app.add_typer(models.model, name="model")
 app.add_typer(models.dataset, name="dataset")
+app.add_typer(weights.app, name="weights")
 app.add_typer(evidence.app, name="evidence")
 app.command("init")(setup.init)
 app.command("up")(up.up)

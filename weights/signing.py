@@ -36,7 +36,8 @@ def sign(folder: Path, private_key: Path, *, signature: Path | None = None) -> P
     """Signs the folder as it is; the signature's path. Conflict when it is signed already, BadInput for an unusable key."""
     from model_signing import signing
 
-    target = signature or folder / SIGNATURE
+    folder = folder.resolve()  # the package compares ignored paths as absolute ones
+    target = (signature or folder / SIGNATURE).absolute()
     if target.exists():
         raise Conflict("is signed already; remove the signature to sign anew", where=str(target))
     _check_folder(folder)
@@ -59,7 +60,8 @@ def verify(folder: Path, public_key: Path, *, signature: Path | None = None) -> 
     """Passes when every file of the folder is what this key signed. BadSignature otherwise, NotFound without a signature."""
     from model_signing import verifying
 
-    target = signature or folder / SIGNATURE
+    folder = folder.resolve()
+    target = (signature or folder / SIGNATURE).absolute()
     _check_folder(folder)
     if not target.is_file():
         raise NotFound("there is no signature", where=str(target))

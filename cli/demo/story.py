@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import zipfile
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class Story:
     ) -> Any:
         """A command that must end with `status`; `says` may quote what it printed, by field name."""
         done = self.place.run(*arguments, folder=folder)
-        shown = "portcullis " + " ".join(arguments)
+        shown = "portcullis " + shlex.join(arguments)
         self._must(done.status == status, title, shown, done)
         self._say(title, shown, verdict, says.format_map(done.said) if isinstance(done.said, dict) else says)
         return done.said
@@ -135,15 +136,15 @@ class Story:
         self._command("its card", "complete", "every mandatory field is there", "model", "card", cast.model, "-f", "card.yaml")
 
     def _weights(self) -> None:
-        self._command("a key for sealing, a pair for signing", "made", "", "weights", "keygen")
-        self._command("a pair for signing", "made", "", "weights", "keygen", "--signing", "release")
+        self._command("a key for sealing", "made", "", "weights", "keygen")
+        self._command("a pair for signing", "made", "", "weights", "keygen", "--signing", "release.pem")
         sealed = self._command(
             "its weights sealed", "sealed", "manifest {manifest}",
             "weights", "seal", "weights", "sealed", "--model", self.cast.model,
         )  # fmt: skip
         self.digest = sealed["manifest"]
         self._command("the sealed folder signed (OMS)", "signed", "", "weights", "sign", "sealed", "--key", "release.pem")
-        self._command("and verified", "verified", "", "weights", "verify", "sealed", "--key", "release.pub.pem")
+        self._command("and verified", "verified", "", "weights", "verify", "sealed", "--key", "release.pem.pub")
 
     def _approvals(self) -> None:
         first, second = self.cast.approvers
@@ -171,9 +172,9 @@ class Story:
         arguments = ("model", "approve", self.cast.model, "--key", key)
         done = self.place.run(*arguments)
         title = f"{person} approves with {key}"
-        self._must(done.status == (0 if counts else 1), title, "portcullis " + " ".join(arguments), done)
+        self._must(done.status == (0 if counts else 1), title, "portcullis " + shlex.join(arguments), done)
         said = "counts" if counts else done.said["error"]["message"]
-        self._say(title, "portcullis " + " ".join(arguments), "approved" if counts else "refused", said, "lineage/approval")
+        self._say(title, "portcullis " + shlex.join(arguments), "approved" if counts else "refused", said, "lineage/approval")
 
     def _admissions(self) -> None:
         folder = self.place.folder / "manifests"
@@ -260,9 +261,9 @@ class Story:
         self._ask("the caller with the right", self.callers["with a right"], 403, "consent is withdrawn")
         again = ("weights", "open", "sealed", "opened-again", "--model", self.cast.model)
         done = self.place.run(*again)
-        self._must(done.status == 1, "the key", "portcullis " + " ".join(again), done)
+        self._must(done.status == 1, "the key", "portcullis " + shlex.join(again), done)
         self._say(
-            "the weights again", "portcullis " + " ".join(again), "denied", str(_message(done.said)), "weights/key-release"
+            "the weights again", "portcullis " + shlex.join(again), "denied", str(_message(done.said)), "weights/key-release"
         )
 
     def _evidence(self) -> None:
@@ -289,7 +290,7 @@ class Story:
         flip(away / "evidence.zip")
         broken = self.place.run(*verify, folder=away)
         self._must(broken.status == 1, "one byte flipped", "portcullis evidence verify", broken)
-        self._say("one byte of a record flipped", "portcullis " + " ".join(verify), "NOT VERIFIED", _message(broken.said))
+        self._say("one byte of a record flipped", "portcullis " + shlex.join(verify), "NOT VERIFIED", _message(broken.said))
 
 
 def first_model(url: str) -> str:
