@@ -1,6 +1,6 @@
 """Keys that wrap the keys of sealed weights. The provider keeps them; nothing here holds a plaintext key longer than a use.
 
-`InsecureLocalKeys` keeps them in plain files: for a laptop, a demo, a test. `profile: production` refuses it.
+`InsecureLocalKeys` keeps them in plain files: for a laptop or a test. `profile: production` refuses it.
 """
 
 from __future__ import annotations
