@@ -1,0 +1,159 @@
+"""Who gets the key of sealed weights: by the real rules, on record before anything leaves."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import EvidenceUnavailable, Forbidden, NotFound, SealBroken, Unavailable
+from core.inputs import ApprovalFact, CardFact, DatasetFact, Grant, ModelFact, WeightsConfig
+from core.names import ModelRef
+from core.principal import Principal
+from policies.engine import load_embedded
+from tests.conftest import ROOT
+from tests.simulators.ports import FixedClock, MemoryCommitments, MemoryRecorder
+from weights.keys import InsecureLocalKeys, WrappedKey
+from weights.release import KeyRelease
+
+REF = ModelRef("llama-3", "7")
+DIGEST = "sha256:" + "7" * 64
+SERVING = Principal("key:serving", "caller", "acme", team="vision", roles=frozenset({"service"}))
+KEY = os.urandom(32)
+
+
+def model(**change: Any) -> ModelFact:
+    approvals = [ApprovalFact(person=f"ref:{who}", manifest_digest=DIGEST, approved_at_unix=1) for who in "ab"]
+    data = DatasetFact(name="web", version="1", licence=None, consent="given", purposes=[])
+    fact = ModelFact(
+        name="llama-3", version="7", tenant="acme", author="ref:author", manifest_digest=DIGEST,
+        card=CardFact(complete=True, missing=[], purposes=[]), approvals=approvals, datasets=[data], revoked=False,
+    )  # fmt: skip
+    return fact.model_copy(update=change)
+
+
+@dataclass
+class World:
+    """What the ports answer."""
+
+    model_fact: ModelFact | None = field(default_factory=model)
+    grants: list[Grant] = field(default_factory=lambda: [Grant(id="g", model="llama-3", teams=["vision"])])
+    broken: bool = False
+
+    async def model(self, tenant: str, ref: ModelRef) -> ModelFact | None:
+        if self.broken:
+            raise Unavailable("the database does not answer")
+        return self.model_fact
+
+    async def weights(self, tenant: str, ref: ModelRef) -> WeightsConfig:
+        return WeightsConfig(revision="c1", grants=self.grants)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    return load_embedded(ROOT / "policies" / "rego", [])
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> InsecureLocalKeys:
+    made = InsecureLocalKeys(tmp_path)
+    made.generate()
+    return made
+
+
+@dataclass
+class Rig:
+    world: World
+    recorder: MemoryRecorder
+    release: KeyRelease
+    wrapped: WrappedKey
+
+
+@pytest.fixture
+async def rig(engine: Any, keys: InsecureLocalKeys) -> Rig:
+    world, recorder = World(), MemoryRecorder()
+    made = KeyRelease(
+        engine=engine, config=world, registry=world, recorder=recorder,  # type: ignore[arg-type]  # only what is asked for
+        commitments=MemoryCommitments(), keys=keys, clock=FixedClock(),
+    )  # fmt: skip
+    return Rig(world, recorder, made, await keys.wrap(KEY, DIGEST))
+
+
+async def test_the_key_with_a_grant_and_on_record(rig: Rig) -> None:
+    released = await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    assert released.key == KEY
+    assert KEY.hex() not in repr(released)
+    (entry,) = rig.recorder.entries
+    assert (entry.kind, entry.subject, entry.digests["manifest"]) == ("key_release", "llama-3@7", DIGEST)
+    assert "serving" not in str(entry)
+    assert entry.details["keks"] == [f"local/{rig.wrapped.kek}"]
+
+
+DENIALS: dict[str, tuple[dict[str, Any], str]] = {
+    "no grant": ({"grants": []}, "grant"),
+    "a grant for another team": ({"grants": [Grant(id="g", model="llama-3", teams=["search"])]}, "grant"),
+    "a grant for another version": ({"grants": [Grant(id="g", model="llama-3", version="8", teams=["vision"])]}, "grant"),
+    "not registered": ({"model_fact": None}, "not registered"),
+    "another manifest registered": ({"model_fact": model(manifest_digest="sha256:" + "8" * 64)}, "not the registered one"),
+    "one approval": ({"model_fact": model(approvals=model().approvals[:1])}, "approved by 1 people"),
+    "an incomplete card": ({"model_fact": model(card=CardFact(complete=False, missing=["title"], purposes=[]))}, "incomplete"),
+    "consent withdrawn": (
+        {"model_fact": model(datasets=[model().datasets[0].model_copy(update={"consent": "withdrawn"})])},
+        "consent is withdrawn",
+    ),
+    "revoked": ({"model_fact": model(revoked=True)}, "revoked"),
+    "another tenant's": ({"model_fact": model(tenant="other")}, "another tenant"),
+}
+
+
+@pytest.mark.parametrize("name", DENIALS)
+async def test_no_key_and_the_denial_on_record(rig: Rig, name: str) -> None:
+    change, why = DENIALS[name]
+    vars(rig.world).update(vars(replace(rig.world, **change)))
+    released = await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    assert released.key is None
+    assert why in released.decision.reason
+    assert rig.recorder.entries[0].decision is not None
+    assert rig.recorder.entries[0].decision["allow"] is False
+
+
+async def test_row_21_without_a_record_no_key(rig: Rig, keys: InsecureLocalKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.recorder.broken = True
+    unwrapped: list[WrappedKey] = []
+
+    async def watched(wrapped: WrappedKey, digest: str) -> bytes:
+        unwrapped.append(wrapped)
+        return KEY
+
+    monkeypatch.setattr(keys, "unwrap", watched)
+    with pytest.raises(EvidenceUnavailable):
+        await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    assert unwrapped == []
+
+
+async def test_row_21_facts_that_cannot_be_had(rig: Rig) -> None:
+    rig.world.broken = True
+    with pytest.raises(Unavailable):
+        await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+
+
+async def test_the_key_of_another_folder_is_not_released_under_an_approved_digest(rig: Rig, keys: InsecureLocalKeys) -> None:
+    """The wrapped key is bound to its manifest: naming an approved digest beside somebody else's key gives nothing."""
+    foreign = await keys.wrap(os.urandom(32), "sha256:" + "8" * 64)
+    with pytest.raises(SealBroken):
+        await rig.release.release(SERVING, REF, DIGEST, [foreign])
+    with pytest.raises(SealBroken, match="no wrapped key"):
+        await rig.release.release(SERVING, REF, DIGEST, [])
+
+
+async def test_row_8_keys_of_other_providers_are_passed_over(rig: Rig) -> None:
+    foreign = WrappedKey("aws-kms", "arn:x", b"x" * 60)
+    assert (await rig.release.release(SERVING, REF, DIGEST, [foreign, rig.wrapped])).key == KEY
+    with pytest.raises(Forbidden, match="aws-kms"):
+        await rig.release.release(SERVING, REF, DIGEST, [foreign])
+    gone = WrappedKey("local", "local-" + "0" * 36, b"x" * 60)
+    with pytest.raises(NotFound):
+        await rig.release.release(SERVING, REF, DIGEST, [gone])
