@@ -19,6 +19,8 @@ from core.errors import PortcullisError, Refused, Unauthenticated
 log = logging.getLogger("portcullis.api")
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/log/checkpoint", "/log/tile/{path:path}"})
 """Routes that need no key; a test holds every other one to 401, then 403, before anything sent is read."""
+DECIDES = ("/keys/release", "/approvals")
+"""Routes that ask for a decision."""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -62,14 +64,30 @@ async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Re
     return response
 
 
-async def _known(_request: Request, error: Exception) -> Response:
+async def _known(request: Request, error: Exception) -> Response:
     if not isinstance(error, PortcullisError):
         raise TypeError("only errors of ours come here")
+    await _on_record(request, error)
     extra = {"decision": error.decision.as_json()} if isinstance(error, Refused) else {}
     response = _error(error.http_status, error.code, error.message, error.where, **extra)
     if isinstance(error, Unauthenticated):
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+async def _on_record(request: Request, error: PortcullisError) -> None:
+    """Where a decision was asked for and none was made, the refusal is recorded. (`Refused` brings its own record; who was
+    not let in was counted at the door.)"""
+    principal = getattr(request.state, "principal", None)
+    route = getattr(request.scope.get("route"), "path", "")
+    if principal is None or isinstance(error, Refused) or not route.endswith(DECIDES):
+        return
+    served: Served = request.app.state.served
+    try:
+        actor = await served.management.commitments.ref(principal.tenant, principal.id)
+    except PortcullisError:
+        actor = "unresolved"
+    served.refusals.add(error.code, f"{request.method} {route}", tenant=principal.tenant, actor=actor)
 
 
 async def _unreadable(_request: Request, error: Exception) -> Response:

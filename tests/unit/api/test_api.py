@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -173,6 +174,45 @@ async def test_a_model_from_its_data_to_two_approvals_and_its_end(api: Api) -> N
     assert (await ok("GET", f"/decisions/{found}"))["id"] == listed[0]["id"]
     proof = await api.call("GET", f"/api/v1/evidence/{found}/proof", token)
     assert proof.text.startswith("c2sp.org/tlog-proof@v1\n")
+
+
+async def test_the_key_of_sealed_weights_by_policy_only(api: Api) -> None:
+    service, admin = await api.key("service"), await api.key("admin")
+    keys = api.served.management.weight_keys
+    keys.generate()
+    wrapped = await keys.wrap(b"k" * 32, DIGEST)
+    asked = {"model": "llama-3@7", "manifest": DIGEST, "keys": [wrapped.as_json()]}
+    answer = await api.call("POST", "/api/v1/keys/release", service, json=asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "weights/key-release")
+    assert "not registered" in answer.text
+    await make_fit(api)
+    answer = await api.call("POST", "/api/v1/keys/release", service, json=asked)
+    assert (answer.status_code, base64.b64decode(answer.json()["key"])) == (200, b"k" * 32)
+    assert answer.headers["cache-control"] == "no-store"
+    assert (await api.call("POST", "/api/v1/keys/release", admin, json=asked)).status_code == 403, "a role here is no grant"
+    for wrong in ({"manifest": "sha256:0"}, {"model": "llama-3"}, {"keys": [{"provider": "x"}]}, {"keys": []}):
+        assert (await api.call("POST", "/api/v1/keys/release", service, json=asked | wrong)).status_code in (400, 422), wrong
+    await api.served.refusals.flush()
+    releases = [record for record in api.recorded() if record["kind"] == "key_release"]
+    assert [record["decision"]["allow"] for record in releases] == [False, True, False, True]
+    refused = [r for r in api.recorded() if r["subject"] == "POST /api/v1/keys/release"]
+    assert sum(record["details"]["count"] for record in refused) == 4, "asked for a decision, got none: on record too"
+
+
+async def make_fit(api: Api) -> None:
+    """llama-3@7, registered, described and approved by two."""
+    rooms = api.served.management
+    by, ref = rooms.operator("test"), ModelRef("llama-3", "7")
+    await rooms.datasets.register(ModelRef("web", "1"), by=by, origin="crawl", basis="given")
+    await rooms.models.register(ref, by=by, datasets=[ModelRef("web", "1")])
+    await rooms.models.set_card(ref, CARD, by=by)
+    await rooms.models.set_manifest(ref, DIGEST, by=by)
+    for person in ("ann", "bob"):
+        key = Ed25519PrivateKey.generate()
+        pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        await rooms.approvers.register_approver(person, pem, by=by)
+        envelope = approve(key, tenant="acme", model=ref, manifest_digest=DIGEST, issued_unix=1)
+        await api.served.approvals.submit("acme", envelope)
 
 
 async def test_tenants_see_their_own_only(api: Api) -> None:
