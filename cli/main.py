@@ -51,8 +51,12 @@ FLAGS = ("--json", "--verbose")
 @app.callback()
 def _globals(
     context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="Settings; ./portcullis.yaml when it exists.")] = None,
-    state: Annotated[Path, typer.Option(help="Where keys, evidence and the database live by default.")] = DEFAULT_STATE,
+    config: Annotated[
+        Path | None, typer.Option(envvar="PORTCULLIS_CONFIG", help="Settings; ./portcullis.yaml when it exists.")
+    ] = None,
+    state: Annotated[
+        Path, typer.Option(envvar="PORTCULLIS_STATE", help="Where keys, evidence and the database live by default.")
+    ] = DEFAULT_STATE,
     as_json: Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More on stderr.")] = False,
 ) -> None:
