@@ -18,11 +18,12 @@ def redact(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="- for standard input")] = "-",
     format: Annotated[Format, typer.Option("--format", help="text, json, or jsonl (a document a line)")] = "text",
+    policy: Annotated[str, typer.Option(help="A log policy: default, patterns, or a YAML file of yours")] = "default",
     report: Annotated[Path | None, typer.Option(help="Counts by kind as JSON; never values")] = None,
 ) -> None:
     """One stream in, the redacted stream out: mail, phones, cards, IBANs, addresses, secrets. Names are not found yet.
 
-    Exits 1 when something had to be withheld because it could not be judged.
+    What is looked for, and from which confidence on, is the policy's. Exits 1 when something had to be withheld because it could not be judged.
 
     Example: portcullis redact app.log --report counts.json > app.redacted.log
     """
@@ -34,7 +35,7 @@ def redact(
     except OSError as error:
         raise BadInput(f"cannot be read: {error.strerror}", where=file) from error
     with source:
-        done = redact_stream(source, sys.stdout.buffer, format, load())
+        done = redact_stream(source, sys.stdout.buffer, format, load(policy))
     sys.stdout.buffer.flush()
     if report is not None:
         try:

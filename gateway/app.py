@@ -37,10 +37,16 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Answers that are not streams are held until their outcome is on record, so they are bounded."""
 
 
-class Sink(Protocol):
-    """The redactor's side of the inference log; never blocks, says False when it cannot take the record."""
+MAX_KEPT_BYTES = 512 * 1024
 
-    def offer(self, record: dict[str, Any]) -> bool: ...
+
+class Sink(Protocol):
+    """The inference log; never blocks and never raises."""
+
+    @property
+    def keeps_content(self) -> bool: ...
+
+    def offer(self, record: Mapping[str, Any]) -> None: ...
 
 
 class Gateway:
@@ -219,6 +225,8 @@ class _Exchange:
         self.tail = b""
         self.usage: dict[str, int] = {}
         self.log_body: Any = None
+        self.kept = bytearray()
+        """A stream's bytes, up to MAX_KEPT_BYTES, where the log's policy wants its text."""
 
     async def run(self) -> None:
         limit = self.decision.obligations.get("max_tokens")
@@ -249,6 +257,8 @@ class _Exchange:
                     self.ended = "disconnected"
                     return
                 self._seen(chunk)
+                if self.g.sink.keeps_content and len(self.kept) < MAX_KEPT_BYTES:
+                    self.kept += chunk
                 await self.request.send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.ended = "complete"
         except OSError:
@@ -325,16 +335,33 @@ class _Exchange:
             "ended": outcome.ended,
             "usage": dict(outcome.usage),
             "request": dict(self.call.body),
-            "response": self.log_body,
+            "response": {"text": streamed_text(bytes(self.kept))} if self.kept else self.log_body,
         }
-        if not self.g.sink.offer(record):
-            self.g.metrics.withheld.inc()
+        self.g.sink.offer(record)
 
     async def _answer(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         start = {"type": "http.response.start", "status": self.status}
         length = (b"content-length", str(len(body)).encode())
         await self.request.send({**start, "headers": [*headers, length, *self.request.headers]})
         await self.request.send({"type": "http.response.body", "body": body})
+
+
+def streamed_text(events: bytes) -> list[str]:
+    """The text of each choice in a stream of server-sent events, so that what was cut into chunks is judged whole."""
+    texts: dict[int, list[str]] = {}
+    for line in events.split(b"\n"):
+        if not line.startswith(b"data: {"):
+            continue
+        try:
+            choices = json.loads(line[6:]).get("choices")
+        except ValueError:  # the last event may be cut where keeping ended
+            continue
+        for choice in choices if isinstance(choices, list) else ():
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            content = delta.get("content") if isinstance(delta, dict) else None
+            if isinstance(content, str):
+                texts.setdefault(choice.get("index", 0), []).append(content)
+    return ["".join(parts) for parts in texts.values()]
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -16,7 +16,7 @@ from evidence.refusals import Refusals
 from gateway.app import Gateway
 from gateway.governor import Governor
 from gateway.limits import RequestLimiter
-from gateway.log import MetadataLog
+from gateway.log import InferenceLog
 from gateway.telemetry import Metrics, Telemetry
 from gateway.upstream import Pool, Routes
 from identity.bearer import bearer
@@ -24,6 +24,8 @@ from identity.keys import ApiKeys
 from identity.pepper import load_pepper
 from policies.engine import load
 from policies.store import ConfigStore
+from redaction.channel import Channel, command
+from redaction.policy import read_policy
 from storage.database import Database, open_database
 from storage.migrate import migrate
 
@@ -72,13 +74,16 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
         )
         await config.refresh()
         pepper = load_pepper(Path(settings.keys.path) / "pepper")
-        sink = MetadataLog(Path(settings.gateway.log))
-        opened.callback(sink.close)
+        metrics = Metrics()
+        policy = read_policy(settings.redaction.policy)
+        redactor = Channel(command(settings.redaction.policy))
+        sink = InferenceLog(Path(settings.gateway.log), policy, redactor, metrics)
+        opened.push_async_callback(sink.close)
+        redactor.start()
         pool = Pool()
         opened.push_async_callback(pool.close)
         refusals = Refusals(recorder, settings.tenant)
         opened.push_async_callback(refusals.flush)
-        metrics = Metrics()
         governor = Governor(
             engine=engine,
             models=models(database),

@@ -1,7 +1,6 @@
-"""The inference log: what happened, never what was said.
+"""The inference log: one JSON line per call, what happened in the clear, what was said through the redactor or not at all.
 
-One JSON line per call, of the fields below and nothing else, so message content cannot reach a disk. Content, redacted, comes with
-the redactor process; until then it is withheld.
+This is the one writer of the file. What the redactor did not give back in time is logged without it, with the reason.
 """
 
 from __future__ import annotations
@@ -9,34 +8,71 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from core.errors import ConfigError
+from gateway.telemetry import Metrics
+from redaction.channel import Done
+from redaction.policy import LogPolicy
+from redaction.record import loggable
 
 log = logging.getLogger("portcullis.gateway")
 KEPT = ("id", "time", "tenant", "caller", "model", "route", "status", "stream", "ended", "usage")
+"""What happened: numbers, names that the operator gave, references. Nothing that a caller wrote."""
 
 
-class MetadataLog:
+class Redacting(Protocol):
+    """`redaction.channel.Channel`."""
+
+    def submit(self, document: Any, done: Done) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class InferenceLog:
     """Appends to `path` (0600); ConfigError when it cannot be opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, policy: LogPolicy, redactor: Redacting, metrics: Metrics) -> None:
+        self._policy = policy
+        self._redactor = redactor
+        self._metrics = metrics
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(f"the inference log cannot be opened: {error.strerror}", where=str(path)) from error
 
-    def offer(self, record: dict[str, Any]) -> bool:
-        """Writes the line in one `write`; False when it could not be written whole (the evidence stands on its own)."""
-        line = json.dumps({name: record[name] for name in KEPT} | {"content": "withheld"}).encode() + b"\n"
+    @property
+    def keeps_content(self) -> bool:
+        """Whether answers are worth collecting: only a policy that redacts content looks at them."""
+        return self._policy.content == "redact"
+
+    def offer(self, record: Mapping[str, Any]) -> None:
+        """Takes the record of one call: the names of KEPT, `request` and `response`. Never blocks, never raises."""
+        happened = {name: record[name] for name in KEPT}
+        said = {name: loggable(record[name], self._policy.content) for name in ("request", "response")}
+
+        def done(redacted: Any, reason: str | None) -> None:
+            content = "withheld" if reason is not None or not self.keeps_content else "redacted"
+            self._write(happened | {"content": content} | ({"withheld_because": reason} if reason else redacted))
+            if reason is not None:
+                self._metrics.withheld.labels(reason).inc()
+
+        self._redactor.submit(said, done)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """One `write` per line. What cannot be written is counted; the call's evidence does not depend on it."""
+        data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
         try:
-            written = os.write(self._file, line)
+            whole = os.write(self._file, data) == len(data)
         except OSError as error:
             log.warning("the inference log cannot be written: %s", error.strerror)
-            return False
-        return written == len(line)
+            whole = False
+        if not whole:
+            self._metrics.unlogged.inc()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self._redactor.close()
         os.close(self._file)

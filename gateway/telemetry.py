@@ -28,7 +28,11 @@ class Metrics:
             registry=self.registry,
         )
         self.withheld = Counter(
-            "portcullis_gateway_log_withheld", "Log records that the redactor did not take", registry=self.registry
+            "portcullis_gateway_log_withheld", "Log records whose content the redactor did not give back", ["reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.unlogged = Counter(
+            "portcullis_gateway_log_lost", "Lines that the inference log could not take", registry=self.registry
         )
         self.unrecorded = Counter(
             "portcullis_gateway_outcomes_unrecorded", "Streams whose outcome could not be recorded", registry=self.registry

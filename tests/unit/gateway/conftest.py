@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,13 +44,11 @@ class OneKey:
 
 @dataclass
 class MemorySink:
-    full: bool = False
-    records: list[dict[str, Any]] = field(default_factory=list)
+    keeps_content: bool = False
+    records: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def offer(self, record: dict[str, Any]) -> bool:
-        if not self.full:
-            self.records.append(record)
-        return not self.full
+    def offer(self, record: Mapping[str, Any]) -> None:
+        self.records.append(record)
 
 
 @dataclass

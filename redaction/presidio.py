@@ -7,13 +7,13 @@ people and places are not found yet; that is why the default log policy withhold
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import spacy
 import tldextract
-from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry
+from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 from presidio_analyzer.predefined_recognizers import (
     CreditCardRecognizer,
@@ -26,12 +26,13 @@ from presidio_analyzer.predefined_recognizers import (
     UsSsnRecognizer,
 )
 
+from core.errors import ConfigError
 from redaction.normal import normalise
+from redaction.policy import THRESHOLD
 from redaction.redactor import Span
 from redaction.secrets import PATTERNS, PLACEHOLDERS
 
 LANGUAGE = "en"
-THRESHOLD = 0.4
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "CH", "AT", "IN", "AU", "BR", "JP")
 _SUFFIXES = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
@@ -134,27 +135,54 @@ class _Secrets(PatternRecognizer):
         return any(placeholder in pattern_text for placeholder in PLACEHOLDERS)
 
 
-class PatternFinder:
-    """Presidio over normalised text; spans come back in the original's offsets."""
+class PortcullisAnalyzer(AnalyzerEngine):
+    """Presidio's analyzer with this project's recognizers, for whoever has Presidio in place already.
 
-    def __init__(self, thresholds: Mapping[str, float] | None = None) -> None:
-        self._engine = build()
-        self._thresholds = dict(thresholds or {})
+    What is found is found in the normalised text (full-width forms, invisible characters, escapes) and given in the offsets of
+    the text as it came. `entities` are what is looked for when a call names none; `threshold` is the score from which a finding counts.
+    """
 
-    def find(self, text: str) -> Sequence[Span]:
+    def __init__(self, *, entities: Sequence[str] | None = None, threshold: float = THRESHOLD) -> None:
+        """ConfigError for an entity that no recognizer finds."""
+        nlp = BlankNlp()
+        nlp.load()
+        registry = RecognizerRegistry(supported_languages=[LANGUAGE])
+        for recognizer in _recognizers():
+            registry.add_recognizer(recognizer)
+        super().__init__(registry=registry, nlp_engine=nlp, supported_languages=[LANGUAGE], default_score_threshold=threshold)
+        known = set(self.get_supported_entities(LANGUAGE))
+        unknown = sorted(set(entities or ()) - known)
+        if unknown:
+            raise ConfigError(f"nothing finds {unknown[0]}; known are {', '.join(sorted(known))}", where="entities")
+        self._entities = None if entities is None else list(entities)
+
+    def analyze(
+        self, text: str, language: str = LANGUAGE, entities: list[str] | None = None, *more: Any, **options: Any
+    ) -> list[RecognizerResult]:
+        """As Presidio's; ValueError, as there, for a language that is not supported."""
         if not text.strip():
             return []
         normal = normalise(text)
-        found = self._engine.analyze(normal.text, language=LANGUAGE)
-        spans = []
+        if normal.text != text:
+            options.pop("nlp_artifacts", None)  # they are the other spelling's
+        found = super().analyze(normal.text, language, entities or self._entities, *more, **options)
+        results = []
         for result in found:
-            if result.score < self._thresholds.get(result.entity_type, THRESHOLD):
-                continue
             start, end = _value_only(normal.text, result.entity_type, result.start, result.end)
-            if _is_tag(normal.text, start, end):
-                continue
-            spans.append(Span(result.entity_type, *normal.original(start, end), result.score))
-        return spans
+            if not _is_tag(normal.text, start, end):
+                result.start, result.end = normal.original(start, end)
+                results.append(result)
+        return results
+
+
+class PatternFinder:
+    """The analyzer as `Redactor` asks it."""
+
+    def __init__(self, analyzer: PortcullisAnalyzer | None = None) -> None:
+        self._analyzer = analyzer or PortcullisAnalyzer()
+
+    def find(self, text: str) -> Sequence[Span]:
+        return [Span(found.entity_type, found.start, found.end, found.score) for found in self._analyzer.analyze(text)]
 
 
 _VALUE = re.compile(r"[:=]\s{0,3}[\"']?([^\s\"',;&<>]{6,256})\Z")
@@ -172,16 +200,6 @@ def _value_only(text: str, kind: str, start: int, end: int) -> tuple[int, int]:
 def _is_tag(text: str, start: int, end: int) -> bool:
     """Our own tags are not data, so redacting twice changes nothing."""
     return text[start - 1 : start] == "<" and text[end : end + 1] == ">" and text[start:end].replace("_", "").isupper()
-
-
-def build() -> AnalyzerEngine:
-    """The analyzer with every recognizer of this project."""
-    nlp = BlankNlp()
-    nlp.load()
-    registry = RecognizerRegistry(supported_languages=[LANGUAGE])
-    for recognizer in _recognizers():
-        registry.add_recognizer(recognizer)
-    return AnalyzerEngine(registry=registry, nlp_engine=nlp, supported_languages=[LANGUAGE])
 
 
 def _recognizers() -> list[Any]:

@@ -1,0 +1,44 @@
+"""The redactor process: `python -m redaction.worker POLICY`. Reads documents on stdin, writes them redacted on stdout.
+
+What goes through it stays in its memory: no core dump, no text in messages, no file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+from typing import BinaryIO
+
+from redaction import Redactor, frames, load
+
+
+def serve(source: BinaryIO, sink: BinaryIO, redactor: Redactor) -> None:
+    """Until `source` ends. A document that the detector fails on is answered with `failed`, never with itself."""
+    sink.write(frames.encode({"ready": True}))
+    sink.flush()
+    while (message := frames.read(source)) is not None:
+        try:
+            redacted, counts = redactor.redact_json(message["document"])
+            answer = frames.encode({"id": message["id"], "document": redacted, "counts": counts})
+        except Exception as error:
+            sys.stderr.write(f"a record could not be judged: {type(error).__name__}\n")
+            answer = frames.encode({"id": message["id"], "failed": True})
+        sink.write(answer)
+        sink.flush()
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.disable()  # a library's log line may quote what it looked at
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which closes our stdin when it is done
+    # Whatever a library prints must not get among the frames.
+    frames_out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, frames_out, load(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Log policies, and what of a call they let out of the gateway's memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ConfigError
+from redaction import load
+from redaction.policy import names, read_policy
+from redaction.presidio import PortcullisAnalyzer
+from redaction.record import loggable
+
+
+def test_the_shipped_policies_and_their_default() -> None:
+    assert names() == ["default", "patterns"]
+    assert read_policy("default").content == "withhold", "until names are found, message content stays out"
+    assert read_policy("patterns").content == "redact"
+
+
+WRONG = {
+    "an unknown key": "description: x\ncontent: withhold\nmode: lax\n",
+    "a wrong word": "description: x\ncontent: keep\n",
+    "no content": "description: x\n",
+    "a wrong type": "description: x\ncontent: withhold\nthreshold: high\n",
+    "a threshold beyond one": "description: x\ncontent: withhold\nthreshold: 40.0\n",
+    "a key twice": "description: x\ncontent: withhold\ncontent: redact\n",
+    "no mapping": "- withhold\n",
+    "no entity": "description: x\ncontent: redact\nentities: []\n",
+    "not YAML": "{",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_policy_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(WRONG[name])
+    with pytest.raises(ConfigError):
+        read_policy(str(tmp_path / "own.yaml"))
+
+
+def test_an_unknown_name_says_which_there_are() -> None:
+    for name in ("lax", "../policies/default", "", "default.json"):
+        with pytest.raises(ConfigError, match="default, patterns"):
+            read_policy(name)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_policy("/nowhere/own.yaml")
+
+
+def test_a_policy_of_ones_own_narrows_what_is_found(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("description: mail only\ncontent: redact\nentities: [EMAIL_ADDRESS]\n")
+    text = "jane.roe@example.org, 4111 1111 1111 1111"
+    assert load(str(own)).redact(text).text == "<EMAIL_ADDRESS>, 4111 1111 1111 1111"
+    own.write_text("description: x\ncontent: redact\nentities: [E_MAIL]\n")
+    with pytest.raises(ConfigError, match="nothing finds E_MAIL; known are"):
+        load(str(own))
+
+
+def test_presidio_users_can_drop_the_analyzer_in() -> None:
+    from presidio_analyzer import AnalyzerEngine
+
+    analyzer = PortcullisAnalyzer()
+    assert isinstance(analyzer, AnalyzerEngine)
+    text = "write to alice@\u200bexample.com or 4111 1111 1111 1111"
+    found = analyzer.analyze(text, language="en")
+    assert {(one.entity_type, text[one.start : one.end]) for one in found} == {
+        ("EMAIL_ADDRESS", "alice@\u200bexample.com"), ("CREDIT_CARD", "4111 1111 1111 1111")
+    }  # fmt: skip
+    only = analyzer.analyze(text=text, language="en", entities=["CREDIT_CARD"], score_threshold=0.1)
+    assert [one.entity_type for one in only] == ["CREDIT_CARD"]
+    with pytest.raises(ValueError, match=r"xx|No matching"):
+        analyzer.analyze("some text", language="xx")
+
+
+REQUEST: dict[str, Any] = {
+    "model": "llama-3",
+    "user": "jane.roe@example.org",
+    "temperature": 0.5,
+    "stream": True,
+    "stop": ["CANARY"],
+    "metadata": {"CANARY_key": "CANARY"},
+    "logit_bias": {"1234": 5},
+    "prompt_in_another_field": "CANARY",
+    "CANARY": {"deep": 1},
+    "messages": [
+        {"role": "user", "content": "CANARY says hello", "name": "CANARY"},
+        {"role": "user", "content": [{"type": "text", "text": "CANARY"}, {"type": "image_url", "image_url": {"url": "data:CANARY"}}]},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"q": "CANARY"}'}}]},
+        {"role": "CANARY is my name", "content": None},
+    ],
+    "tools": [{"type": "function", "function": {"name": "CANARY", "description": "CANARY", "parameters": {"properties": {"CANARY": {}}}}}],
+}  # fmt: skip
+RESPONSE: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "CANARY", "reasoning_content": "CANARY", "refusal": None},
+            "logprobs": {
+                "content": [{"token": "CANARY", "bytes": [67, 65], "logprob": -0.1, "top_logprobs": [{"token": "CANARY"}]}]
+            },
+        }
+    ],
+    "usage": {"total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}},
+}
+
+
+def test_withheld_content_stays_in_the_gateway_and_the_rest_goes_on() -> None:
+    shown = loggable({"request": REQUEST["messages"], "response": RESPONSE}, "withhold")
+    assert "CANARY" not in json.dumps(shown)
+    request = loggable(REQUEST, "withhold")
+    assert "CANARY" not in json.dumps(request)
+    assert (request["temperature"], request["user"], request["stream"]) == (0.5, "jane.roe@example.org", True)
+    assert request["messages"][0] == {
+        "role": "user",
+        "content": {"withheld_characters": 17},
+        "name": {"withheld_characters": 6},
+    }
+    assert request["withheld_fields"] == 4
+    response = loggable(RESPONSE, "withhold")
+    assert response["usage"] == RESPONSE["usage"]
+    assert response["choices"][0]["finish_reason"] == "stop"
+    assert loggable(REQUEST, "redact") is REQUEST
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just("CANARY or two"),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["content", "text", "user", "CANARY", "messages", "role", "x"]), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(_JSON)
+def test_no_phrase_gets_through_whatever_the_document(document: Any) -> None:
+    assert "CANARY" not in json.dumps(loggable(document, "withhold"))
