@@ -11,7 +11,7 @@ from admission import certificates
 from admission.ledger import QuotaLedger
 from admission.service import AdmissionService
 from core.clock import SystemClock
-from core.ports import ModelRegistry
+from core.ports import Clock, Deployments, ModelRegistry
 from core.settings import Settings, Tls, reveal
 from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
@@ -21,6 +21,7 @@ from storage.database import Database, open_database
 from storage.migrate import migrate
 
 Models = Callable[[Database], ModelRegistry]
+Places = Callable[[Database, Clock], Deployments]
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class AdmissionDoor:
         await self.opened.aclose()
 
 
-async def build(settings: Settings, environ: Mapping[str, str], *, models: Models) -> AdmissionDoor:
-    """Opens the state that `settings` names. `models` makes the registry of model versions over the opened database.
+async def build(settings: Settings, environ: Mapping[str, str], *, models: Models, deployments: Places) -> AdmissionDoor:
+    """Opens the state that `settings` names. `models` and `deployments` make lineage's parts over the opened database.
 
     ConfigError when no rule can be loaded or the configuration cannot be used, Unavailable when something does not answer.
     """
@@ -84,6 +85,7 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
             recorder=recorder,
             commitments=commitments,
             ledger=ledger,
+            deployments=deployments(database, clock),
             clock=clock,
             tenant=settings.tenant,
         )

@@ -23,13 +23,16 @@ from core.canonical import sha256
 from core.decision import Decision
 from core.errors import BadInput, Conflict, PortcullisError, Unavailable
 from core.inputs import AdmissionConfig, AdmissionInput, ModelFact, as_json
-from core.ports import Clock, Commitments, Engine, ModelRegistry, OperatorConfig, Recorder
+from core.names import ModelRef
+from core.ports import Clock, Commitments, Deployments, Engine, ModelRegistry, OperatorConfig, Placed, Recorder
 
 log = logging.getLogger("portcullis.admission")
 
 TRIES = 24
 """How often a request is decided anew because the ledger moved; then it is denied as busy."""
 GATHER_SECONDS = 5.0
+MAX_NAMED = 50
+"""How many model versions a record lists; a workload that names more is listed by its first ones."""
 BIG_BODY = 256 * 1024
 """Above this a body is read in a thread, so that other requests go on."""
 
@@ -55,6 +58,8 @@ class Judged:
     tenant: str
     team: str
     actor: str
+    runs: tuple[ModelRef, ...] | None
+    """The model versions that the workload runs once this is carried out; None where the request says nothing about it."""
 
 
 class AdmissionService:
@@ -69,6 +74,7 @@ class AdmissionService:
         recorder: Recorder,
         commitments: Commitments,
         ledger: QuotaLedger,
+        deployments: Deployments,
         clock: Clock,
         tenant: str,
     ) -> None:
@@ -78,6 +84,7 @@ class AdmissionService:
         self._recorder = recorder
         self._commitments = commitments
         self._ledger = ledger
+        self._deployments = deployments
         self._clock = clock
         self._tenant = tenant
         # One team's requests queue inside this process; between processes the compare-and-swap decides.
@@ -171,7 +178,8 @@ class AdmissionService:
         )
         document = as_json(typed)
         decision = await self._engine.decide_async("admission", document)
-        return Judged(document, typed, decision, change, found, key, tenant, team, actor)
+        runs = standing.runs(asking, asked, found, config)
+        return Judged(document, typed, decision, change, found, key, tenant, team, actor, runs)
 
     async def _scaled(self, asking: Review, asked: Asked, key: ObjectKey) -> Asked:
         """A Scale names no resources, so the ledger says whether it would add pods that hold accelerators."""
@@ -198,11 +206,20 @@ class AdmissionService:
         return [fact for fact in facts if fact is not None]
 
     async def _record(self, asking: Review, judged: Judged, reservation: Reservation | None) -> None:
-        """Evidence, or nothing happens: when it cannot be written, what was reserved is released."""
+        """Deployment and evidence, or nothing happens: what was reserved and placed is taken back when one cannot be written."""
         manifests = [fact.manifest_digest for fact in judged.typed.facts.models or [] if fact.manifest_digest]
         digests = {f"manifest.{index}" if index else "manifest": value for index, value in enumerate(manifests)}
-        details = {"operation": asking.operation, "shares": judged.change.asked, "used_before": judged.change.used}
+        named = sorted({f"{use.name}@{use.version}" for use in judged.typed.request.models if use.name and use.version})
+        details = {
+            "operation": asking.operation,
+            "shares": judged.change.asked,
+            "used_before": judged.change.used,
+            **({"models": named[:MAX_NAMED]} if named or judged.runs is not None else {}),
+            **({"gone": True} if standing.going(asking) else {}),
+        }
+        placed: Placed | None = None
         try:
+            placed = await self._place(asking, judged)
             await self._recorder.decision(
                 "admission",
                 judged.decision,
@@ -214,9 +231,29 @@ class AdmissionService:
                 details=details,
             )
         except BaseException:
-            if reservation is not None:
-                await asyncio.shield(self._ledger.undo(reservation))
+            await asyncio.shield(self._take_back(reservation, placed))
             raise
+
+    async def _place(self, asking: Review, judged: Judged) -> Placed | None:
+        """Keeps which versions the workload runs from now on, where it is admitted and says so."""
+        if not judged.decision.allow or judged.runs is None:
+            return None
+        return await self._deployments.place(
+            judged.tenant,
+            environment=asking.namespace,
+            workload=asking.subject,
+            models=judged.runs,
+            actor=judged.actor,
+            decision_id=judged.decision.decision_id,
+        )
+
+    async def _take_back(self, reservation: Reservation | None, placed: Placed | None) -> None:
+        try:
+            if placed is not None:
+                await self._deployments.take_back(placed)
+        finally:
+            if reservation is not None:
+                await self._ledger.undo(reservation)
 
     async def _settle(self, uid: str, body_digest: str, answer: dict[str, Any]) -> None:
         """A retry that finds no answer is decided again and charged to the same row, so a failure here loses nothing."""

@@ -21,6 +21,7 @@ from admission import decide, fields
 from admission.decide import Asked
 from admission.review import Review
 from core.inputs import AdmissionConfig
+from core.names import ModelRef
 
 SCALED = {
     ("apps", "deployments"): "Deployment.apps",
@@ -104,6 +105,18 @@ def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, tea
     mark = uid if uid and each and review.kind != "Pod" else None
     needs_row = after > 0 or (each > 0 and review.kind != "Pod")
     return Change(after if needs_row else None, each, total, max(others + after - total, 0), mark)
+
+
+def runs(review: Review, asked: Asked, standing: Standing, config: AdmissionConfig) -> tuple[ModelRef, ...] | None:
+    """The model versions that the object runs after the request: none once it is gone; None where nothing is said about it
+    (another kind, a subresource, an object on its way out, what a controller made for an owner that stands for it)."""
+    if going(review):
+        return ()
+    if review.subresource or review.operation not in ("CREATE", "UPDATE") or decide.leaving(review) or not asked.pod_path:
+        return None
+    if standing.owner_paid and decide.by_controller(review, config):
+        return None
+    return tuple(decide.references(asked))
 
 
 def going(review: Review) -> bool:

@@ -21,6 +21,7 @@ from identity.pepper import load_pepper
 from identity.roles import Roles
 from lineage.approvals import Approvals
 from lineage.datasets import Datasets
+from lineage.deployments import Deployments
 from lineage.ledger import Ledger
 from lineage.models import Models
 from lineage.registry import Registry
@@ -48,6 +49,7 @@ class Management:
     datasets: Datasets
     models: Models
     registry: Registry
+    deployments: Deployments
     weight_keys: InsecureLocalKeys
 
     def engine(self) -> Engine:
@@ -148,6 +150,7 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
         datasets=Datasets(lineage),
         models=Models(lineage),
         registry=Registry(database),
+        deployments=Deployments(database, clock),
         weight_keys=InsecureLocalKeys(Path(settings.keys.path) / "weights"),
     )
 

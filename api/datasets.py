@@ -10,6 +10,7 @@ from fastapi import Depends
 from api.access import By, Here
 from api.models import WRITERS, Reason
 from api.routing import EVERYBODY, Routes, Sent, reference, sent
+from core.names import ModelRef
 
 routes = Routes("/api/v1/datasets", "datasets")
 
@@ -56,6 +57,8 @@ async def dataset(here: Here, by: By, name: str, version: str) -> Any:
 
 @routes.post("/{name}/{version}/withdraw", "admin", "operator", body=Reason)
 async def withdraw(here: Here, by: By, name: str, version: str, why: Annotated[Reason, Depends(sent(Reason))]) -> Any:
-    """Consent is withdrawn: every model trained on it is denied from the next decision on."""
+    """Consent is withdrawn: every model trained on it is denied from the next decision on. Lists what was admitted before."""
     ref = reference(name, version)
-    return {"dataset": str(ref), "models": list(await here.datasets.withdraw(ref, by=by, reason=why.reason))}
+    models = await here.datasets.withdraw(ref, by=by, reason=why.reason)
+    running = [asdict(item) for model in models for item in await here.deployments.list(by.tenant, ModelRef.parse(model))]
+    return {"dataset": str(ref), "models": list(models), "deployments": running}

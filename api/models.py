@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -57,6 +58,12 @@ async def model(here: Here, by: By, name: str, version: str) -> Any:
     if found is None:
         raise NotFound(f"{name}@{version} is not registered")
     return found.model_dump(mode="json", exclude_none=True)
+
+
+@routes.get("/{name}/{version}/deployments", *EVERYBODY)
+async def deployments(here: Here, by: By, name: str, version: str) -> Any:
+    """The workloads that were admitted with this version and have not been deleted since."""
+    return {"deployments": [asdict(item) for item in await here.deployments.list(by.tenant, reference(name, version))]}
 
 
 @routes.put("/{name}/{version}/manifest", *WRITERS, body=Manifest)

@@ -27,9 +27,10 @@ CONCURRENCY = 512
 def _with_door(context: typer.Context, work: Callable[[AdmissionDoor], Awaitable[T]]) -> T:
     async def whole() -> T:
         from admission.compose import build
+        from lineage.deployments import Deployments
         from lineage.registry import Registry
 
-        door = await build(session(context).settings, os.environ, models=Registry)
+        door = await build(session(context).settings, os.environ, models=Registry, deployments=Deployments)
         try:
             return await work(door)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from core.names import ModelRef
 if TYPE_CHECKING:
     from api.compose import Management
     from core.principal import Principal
+    from lineage.deployments import Deployment
 
 model = typer.Typer(help="Model versions: register, describe, approve, revoke.", no_args_is_help=True)
 dataset = typer.Typer(help="Datasets: register, show, withdraw.", no_args_is_help=True)
@@ -77,14 +79,20 @@ def list_datasets(context: typer.Context) -> None:
 
 @dataset.command("withdraw")
 def withdraw(context: typer.Context, ref: Ref, reason: Annotated[str, typer.Option("--reason", "-m")]) -> None:
-    """Consent is withdrawn: every model trained on it is denied from the next decision on."""
+    """Consent is withdrawn: every model trained on it is denied from the next decision on. Lists what was admitted before."""
 
-    async def work(management: Management, operator: Principal) -> tuple[str, ...]:
-        return await management.datasets.withdraw(ModelRef.parse(ref), by=operator, reason=reason)
+    async def work(management: Management, operator: Principal) -> tuple[tuple[str, ...], list[Deployment]]:
+        models = await management.datasets.withdraw(ModelRef.parse(ref), by=operator, reason=reason)
+        running = [item for name in models for item in await management.deployments.list(operator.tenant, ModelRef.parse(name))]
+        return models, running
 
-    models = session(context).run(work)
+    models, running = session(context).run(work)
     named = ", ".join(models) or "no model"
-    session(context).result({"dataset": ref, "models": list(models)}, f"{ref} is withdrawn; denied from now on: {named}")
+    lines = [f"still there: {item.environment}/{item.workload} ({item.model})" for item in running]
+    session(context).result(
+        {"dataset": ref, "models": list(models), "deployments": [asdict(item) for item in running]},
+        "\n".join([f"{ref} is withdrawn; denied from now on: {named}", *lines]),
+    )
 
 
 @model.command("register")
@@ -113,13 +121,15 @@ def register(
 
 @model.command("show")
 def show(context: typer.Context, ref: Ref) -> None:
-    """Everything that decides whether it may be used. People are shown as references."""
+    """Everything that decides whether it may be used, and where it was admitted. People are shown as references."""
 
     async def work(management: Management, _: Principal) -> Any:
-        found = await management.registry.model(management.settings.tenant, ModelRef.parse(ref))
+        tenant, wanted = management.settings.tenant, ModelRef.parse(ref)
+        found = await management.registry.model(tenant, wanted)
         if found is None:
             raise NotFound(f"{ref} is not registered")
-        return found.model_dump(mode="json", exclude_none=True)
+        placed = [asdict(item) for item in await management.deployments.list(tenant, wanted)]
+        return {**found.model_dump(mode="json", exclude_none=True), "deployments": placed}
 
     session(context).result(session(context).run(work))
 
@@ -133,6 +143,26 @@ def list_models(context: typer.Context) -> None:
 
     rows = session(context).run(work)
     session(context).result(rows, "\n".join(rows))
+
+
+@model.command("deployments")
+def list_deployments(
+    context: typer.Context,
+    ref: Annotated[str | None, typer.Argument(metavar="NAME@VERSION", help="Only this version's")] = None,
+    ended: Annotated[bool, typer.Option("--ended", help="Also those that are over")] = False,
+) -> None:
+    """Which workloads were admitted with which version and have not been deleted since."""
+
+    async def work(management: Management, _: Principal) -> list[Deployment]:
+        wanted = None if ref is None else ModelRef.parse(ref)
+        return await management.deployments.list(management.settings.tenant, wanted, ended=ended)
+
+    rows = session(context).run(work)
+    shown = table("MODEL", "NAMESPACE", "WORKLOAD", "DECISION", "STATE")
+    for item in rows:
+        state = "admitted" if item.ended_unix is None else "ended"
+        shown.add_row(item.model, item.environment, item.workload, item.decision_id, state)
+    session(context).result([asdict(item) for item in rows], shown)
 
 
 @model.command("card")

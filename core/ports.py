@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.decision import Decision, Domain
@@ -70,6 +71,31 @@ class ModelRegistry(Protocol):
 
     async def registered_digest(self, manifest_digest: str) -> ModelRef | None:
         """The version whose sealed manifest has this digest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What one `Deployments.place` changed, so that it can be taken back."""
+
+    started: tuple[str, ...]
+    ended: tuple[str, ...]
+
+
+class Deployments(Protocol):
+    """Which model versions the admitted workloads run, as lineage keeps it."""
+
+    async def place(
+        self, tenant: str, *, environment: str, workload: str, models: Sequence[ModelRef], actor: str, decision_id: str
+    ) -> Placed:
+        """From now on this workload runs exactly these versions (those of them that are registered); none ends it.
+
+        Unavailable or Conflict, and then nothing has changed.
+        """
+        ...
+
+    async def take_back(self, placed: Placed) -> None:
+        """Makes it as it was before `place`."""
         ...
 
 

@@ -46,6 +46,8 @@ class Withdrawal:
     denied: list[int] = field(default_factory=list)
     allowed: list[int] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
+    standing: list[tuple[str, int]] = field(default_factory=list)
+    """Workloads that were admitted with one of the models and not deleted since: subject and seq of the admission."""
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Observed:
     wrong_clock: list[int] = field(default_factory=list)
     _latest: int = 0
     _after: list[Use] = field(default_factory=list)
+    _admitted: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)
 
     def inside(self, time: int) -> bool:
         return (self.since is None or time >= self.since) and time < self.until
@@ -93,6 +96,8 @@ def _one(seen: Observed, record: Mapping[str, Any]) -> None:
     if kind == "consent":
         _consent(seen, record)
     use = None if record["decision"] is None else _use(record)
+    if kind == "admission" and use is not None and use.allow and time < seen.until:
+        _admission(seen, record)
     if use is not None and seen.withdrawals:
         seen._after.append(use)
     if not seen.inside(time):
@@ -136,6 +141,16 @@ def _use(record: Mapping[str, Any]) -> Use:
     )
 
 
+def _admission(seen: Observed, record: Mapping[str, Any]) -> None:
+    """What stands after an admission: the models that its record names, or nothing once the object is gone."""
+    details = record.get("details", {})
+    models = details.get("models")
+    if details.get("gone") is True:
+        seen._admitted.pop(record["subject"], None)
+    elif isinstance(models, list) and details.get("operation") in ("CREATE", "UPDATE"):
+        seen._admitted[record["subject"]] = (record["seq"], frozenset(map(str, models)))
+
+
 def _plain(subject: Any) -> str:
     """`name@version`, whatever stands before it."""
     return str(subject).rsplit("/", 1)[-1]
@@ -171,6 +186,9 @@ def _judge_withdrawals(seen: Observed) -> None:
             withdrawal.models |= hit
             if hit:
                 withdrawal.denied.append(use.seq)
+        withdrawal.standing = sorted(
+            (subject, seq) for subject, (seq, models) in seen._admitted.items() if models & withdrawal.models
+        )
         withdrawal.allowed = [
             use.seq
             for use in after

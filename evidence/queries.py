@@ -28,6 +28,9 @@ class Outcome:
     findings: tuple[str, ...] = ()
 
 
+MAX_STANDING = 50
+"""How many workloads a finding lists by name; the count is always whole."""
+
 Query = Callable[[Observed], Outcome]
 
 
@@ -111,7 +114,13 @@ def data_governance(seen: Observed) -> Outcome:
             f"open: consent for dataset {withdrawal.dataset} is withdrawn since seq {withdrawal.seq}; models trained on it: {models}; "
             f"denied since: {len(withdrawal.denied)}, allowed since: {len(withdrawal.allowed)}"
         )
-    seqs = (*_seqs(datasets), *(withdrawal.seq for withdrawal in seen.withdrawals), *denied, *allowed)
+        findings += [
+            f"open: {subject} was admitted with a model trained on {withdrawal.dataset} (seq {seq}) and has not been deleted"
+            for subject, seq in withdrawal.standing[:MAX_STANDING]
+        ]
+    standing = [seq for withdrawal in open_ones for _, seq in withdrawal.standing]
+    counts["workloads admitted before it and not deleted"] = len(standing)
+    seqs = (*_seqs(datasets), *(withdrawal.seq for withdrawal in seen.withdrawals), *denied, *allowed, *standing)
     if allowed:
         return Outcome(
             "not evidenced", "A model was used after consent for its data was withdrawn.", counts, seqs, tuple(findings)

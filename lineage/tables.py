@@ -140,8 +140,13 @@ class ApprovalRow(Base):
 
 
 class DeploymentRow(Base):
+    """A workload that was admitted with this version; current until it is deleted or admitted with others.
+
+    `record_id` is the decision's id, by which the evidence log finds the admission's record.
+    """
+
     __tablename__ = "lineage_deployments"
-    __table_args__ = (Index(None, "model_id"),)
+    __table_args__ = (_one_current("uq_lineage_deployments_current", "model_id", "environment", "workload"),)
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     model_id: Mapped[str] = mapped_column(String(36), ForeignKey("lineage_models.id"))

@@ -14,7 +14,7 @@ from storage.database import Database, cause
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`; a test compares them."""
 
 LOCK = 0x706F7274

@@ -254,7 +254,7 @@ class Story:
         opening = ("weights", "open", "sealed", "opened", "--model", self.cast.model)
         self._command("the weights opened by an operator", "key released", "", *opening)
         self._http(
-            "the consent is withdrawn", "denied from now on: {models}",
+            "the consent is withdrawn", "denied from now on: {models[0]}; admitted before: {deployments[0][environment]}/{deployments[0][workload]}",
             "POST", f"/datasets/{dataset}/{version}/withdraw", {"reason": "the people in it asked for it"},
         )  # fmt: skip
         self._admit("4-good", "admission/approved-model", "consent is withdrawn")

@@ -7,6 +7,7 @@ import pytest
 from admission.ledger import QuotaLedger
 from admission.service import AdmissionService
 from core.inputs import AdmissionConfig
+from lineage.deployments import Deployments
 from storage.database import Database
 from tests.simulators.ports import FixedClock, MemoryCommitments, MemoryConfig, MemoryModels, MemoryRecorder
 from tests.unit.admission.reviews import TABLE, QuotaEngine, config
@@ -42,6 +43,7 @@ def make(database: Database, recorder: MemoryRecorder, engine: QuotaEngine) -> S
             recorder=recorder,
             commitments=MemoryCommitments(),
             ledger=QuotaLedger(database, clock),
+            deployments=Deployments(database, clock),
             clock=clock,
             tenant="default",
         )

@@ -10,6 +10,7 @@ import pytest
 from admission.compose import build
 from core.errors import ConfigError
 from core.settings import Settings, parse, rooted
+from lineage.deployments import Deployments
 from tests.simulators.ports import MemoryModels
 from tests.unit.admission.reviews import create, deployment, meta
 
@@ -22,7 +23,7 @@ async def settings(tmp_path: Path) -> Settings:
 
 
 async def test_a_door_answers_and_leaves_evidence(settings: Settings, tmp_path: Path) -> None:
-    door = await build(settings, {}, models=lambda _: MemoryModels())
+    door = await build(settings, {}, models=lambda _: MemoryModels(), deployments=Deployments)
     try:
         web = deployment(name="web")
         web["metadata"] = meta("web") | {"namespace": "search"}
@@ -50,4 +51,6 @@ async def test_a_configuration_that_cannot_be_used_does_not_start(settings: Sett
     bad = tmp_path / "bad.yaml"
     bad.write_text("tenants: {acme: {no_such_key: 1}}\n")
     with pytest.raises(ConfigError):
-        await build(settings.model_copy(update={"config": [str(bad)]}), {}, models=lambda _: MemoryModels())
+        await build(
+            settings.model_copy(update={"config": [str(bad)]}), {}, models=lambda _: MemoryModels(), deployments=Deployments
+        )

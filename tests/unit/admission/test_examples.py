@@ -11,6 +11,7 @@ from admission.check import Verdict, check, read_manifests
 from admission.ledger import QuotaLedger
 from admission.service import AdmissionService
 from core.inputs import ApprovalFact, CardFact, ModelFact
+from lineage.deployments import Deployments
 from policies.engine import Engine, load_embedded
 from policies.store import ConfigStore
 from storage.database import Database
@@ -45,6 +46,7 @@ async def verdicts(database: Database, rules: Engine) -> dict[str, Verdict]:
         recorder=recorder,
         commitments=commitments,
         ledger=QuotaLedger(database, clock),
+        deployments=Deployments(database, clock),
         clock=clock,
         tenant="acme",
     )

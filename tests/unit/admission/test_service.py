@@ -12,8 +12,12 @@ from admission.tables import ChargeRow, OwnerRow, RequestRow
 from core.errors import BadInput, EvidenceUnavailable, TooLarge, Unavailable
 from core.inputs import ModelFact
 from core.names import ModelRef
+from core.principal import Principal
+from lineage.deployments import Deployments
+from lineage.ledger import Ledger
+from lineage.models import Models
 from storage.database import Database
-from tests.simulators.ports import MemoryModels, MemoryRecorder
+from tests.simulators.ports import FixedClock, MemoryCommitments, MemoryModels, MemoryRecorder
 from tests.unit.admission.conftest import ServiceMaker
 from tests.unit.admission.reviews import GPU, QuotaEngine, config, create, deployment, document, pod, remove, templated, update
 
@@ -320,3 +324,83 @@ async def test_any_order_of_the_same_admissions_charges_the_same(seed: int, make
     for step in steps:
         assert allowed(await door.review(step))
     assert await held(ledger) == 10
+
+
+def running(gpus: int, model: str, **more: Any) -> dict[str, Any]:
+    found = deployment(gpus, **more)
+    found["spec"]["template"]["metadata"]["annotations"] = {"portcullis.dev/model": model}
+    return found
+
+
+@pytest.fixture
+async def deployments(database: Database) -> Deployments:
+    """Over a registry that knows llama@7 and llama@8."""
+    models = Models(Ledger(database, recorder=MemoryRecorder(), commitments=MemoryCommitments(), clock=FixedClock()))
+    for version in ("7", "8"):
+        await models.register(ModelRef("llama", version), by=Principal("person:a", "user", "acme"), datasets=[])
+    return Deployments(database, FixedClock())
+
+
+async def named(deployments: Deployments) -> list[tuple[str, str, str]]:
+    return [(item.environment, item.workload, item.model) for item in await deployments.list("acme")]
+
+
+async def test_the_join_from_workload_to_version(
+    make: ServiceMaker, deployments: Deployments, recorder: MemoryRecorder
+) -> None:
+    """Admitted, moved to another version, kept through what says nothing about it, and ended with the object."""
+    door = make()
+    assert allowed(await door.review(create(running(1, "llama@7"))))
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@7")]
+    assert recorder.entries[-1].details["models"] == ["llama@7"]
+    assert (await deployments.list("acme"))[0].decision_id == (recorder.entries[-1].decision or {})["decision_id"]
+    assert allowed(await door.review(update(running(1, "llama@8"), running(1, "llama@7"))))
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@8")]
+    assert not allowed(await door.review(update(running(9, "llama@7"), running(1, "llama@8"))))
+    assert recorder.entries[-1].details["models"] == ["llama@7"], "a denial names what was asked for too"
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@8")], "a denial moves nothing"
+    kept = running(1, "llama@8", finalizers=["a/b"])
+    assert allowed(await door.review(remove(kept)))
+    assert len(await named(deployments)) == 1, "a finalizer keeps it"
+    assert allowed(await door.review(remove(running(1, "llama@8"))))
+    assert recorder.entries[-1].details["gone"] is True
+    assert await named(deployments) == []
+
+
+async def test_dry_runs_and_pods_of_controllers_are_no_deployments(make: ServiceMaker, deployments: Deployments) -> None:
+    door = make()
+    assert allowed(await door.review(create(running(1, "llama@7"), dryRun=True)))
+    assert await named(deployments) == []
+    owner = running(1, "llama@7", uid="u-owner")
+    assert allowed(await door.review(create(owner)))
+    child = pod(
+        1, name="chat-1", ownerReferences=[{"uid": "u-owner", "controller": True, "kind": "Deployment", "name": "chat"}]
+    )
+    child["metadata"]["annotations"] = {"portcullis.dev/model": "llama@7"}
+    assert allowed(await door.review(create(child, userInfo={"username": CONTROLLER})))
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@7")]
+
+
+async def test_what_is_not_on_record_was_not_deployed(
+    make: ServiceMaker, deployments: Deployments, recorder: MemoryRecorder, ledger: QuotaLedger
+) -> None:
+    door = make()
+    assert allowed(await door.review(create(running(1, "llama@7"))))
+    recorder.broken = True
+    assert not allowed(await door.review(update(running(2, "llama@8"), running(1, "llama@7"))))
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@7")]
+    assert await held(ledger) == 1
+
+
+async def test_what_cannot_be_kept_is_not_admitted(
+    make: ServiceMaker, deployments: Deployments, ledger: QuotaLedger, recorder: MemoryRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: Any, **__: Any) -> Any:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(Deployments, "place", gone)
+    answer = await make().review(create(running(1, "llama@7")))
+    assert not allowed(answer)
+    assert await held(ledger) == 0
+    assert recorder.entries[-1].decision is not None
+    assert recorder.entries[-1].decision["allow"] is False
