@@ -17,6 +17,7 @@ from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
 from policies.engine import Engine, load
 from policies.store import ConfigStore
+from policies.tree import rule_ids
 from storage.database import Database, open_database
 from storage.migrate import migrate
 
@@ -74,7 +75,13 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
         commitments = SaltedCommitments(folder, database, clock=clock)
         files = [Path(item) for item in settings.config]
         config = ConfigStore(
-            database, commitments=commitments, recorder=recorder, files=files, clock=clock, home=settings.tenant
+            database,
+            commitments=commitments,
+            recorder=recorder,
+            files=files,
+            clock=clock,
+            home=settings.tenant,
+            rules=rule_ids(settings.policy.extra),
         )
         await config.refresh()
         ledger = QuotaLedger(database, clock)

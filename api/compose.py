@@ -27,6 +27,7 @@ from lineage.models import Models
 from lineage.registry import Registry
 from policies.engine import Engine, load
 from policies.store import ConfigStore
+from policies.tree import rule_ids
 from storage.database import Database, open_database
 from storage.migrate import migrate
 from weights.keys import InsecureLocalKeys
@@ -141,7 +142,13 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
         recorder=recorder,
         sequencer=Sequencer(folder, origin=settings.evidence.origin, clock=clock),
         config=ConfigStore(
-            database, commitments=commitments, recorder=recorder, files=files, clock=clock, home=settings.tenant
+            database,
+            commitments=commitments,
+            recorder=recorder,
+            files=files,
+            clock=clock,
+            home=settings.tenant,
+            rules=rule_ids(settings.policy.extra),
         ),
         keys=ApiKeys(database, pepper=pepper, recorder=recorder, commitments=commitments, clock=clock),
         approvers=People(database, recorder=recorder, commitments=commitments, clock=clock),

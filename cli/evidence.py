@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import signal
 import threading
 from pathlib import Path
@@ -159,6 +160,53 @@ def prove(context: typer.Context, id: Annotated[str, typer.Argument(help="A reco
 
     proof = session(context).run(work)
     session(context).result({"id": id, "proof": proof}, proof)
+
+
+@app.command()
+def note(
+    context: typer.Context,
+    kind: Annotated[Literal["review", "incident", "drill", "training", "override"], typer.Option(help="What was done")],
+    subject: Annotated[str, typer.Option(help="What it was about: llama-3@7, a decision's id, a control")],
+    text: Annotated[str, typer.Option("--message", "-m", help="Kept sealed beside the log; the record names its digest only")],
+) -> None:
+    """Records what people did, so that reports can count it.
+
+    Example: portcullis evidence note --kind review --subject llama-3@7 -m "quarterly review, no findings"
+    """
+    if not (0 < len(subject) <= 256 and subject.isprintable() and 0 < len(text.strip()) <= 10_000):
+        raise BadInput("a note needs a subject of at most 256 printable characters and a text of at most 10,000")
+
+    async def work(management: Management, operator: Principal) -> str:
+        actor = await management.commitments.ref(operator.tenant, operator.id)
+        return await management.recorder.note(kind, actor=actor, tenant=operator.tenant, subject=subject, text=text)
+
+    made = session(context).run(work)
+    session(context).result({"id": made, "kind": kind}, made)
+
+
+@app.command()
+def show(context: typer.Context, id: Annotated[str, typer.Argument(help="A record's or decision's id")]) -> None:
+    """One record of the log, with the note or the decision's input that is kept beside it."""
+
+    async def work(management: Management, _: Principal) -> dict[str, Any]:
+        from evidence.payloads import Payloads
+        from evidence.reader import Reader
+
+        await asyncio.to_thread(management.sequencer.integrate_if_free)
+        folder = Path(management.settings.evidence.dir)
+        record = Reader(folder).find(id).record
+        payloads = Payloads(folder)
+        kept = {
+            name: payloads.get(record["tenant"], record["digests"][name])
+            for name in ("note", "input")
+            if name in record["digests"]
+        }
+        shown = {name: json.loads(data) for name, data in kept.items()}
+        if "note" in shown:
+            shown["note"] = shown["note"]["text"]
+        return {"record": record, **shown}
+
+    session(context).result(session(context).run(work))
 
 
 def report(

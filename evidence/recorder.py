@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,17 @@ class EvidenceRecorder:
             kept["decision"] = self._payloads.put(entry.tenant, whole)
             document = shortened(document)
         return self._append(replace(entry, decision=document, digests=kept))
+
+    async def note(self, kind: RecordKind, *, actor: str, tenant: str, subject: str, text: str) -> str:
+        """Records what people did; the record's id. The text, which may name people, lies sealed beside the log under a digest
+        that is salted, so that the record tells nothing of it. EvidenceUnavailable as `event`."""
+        document = canonical({"salt": secrets.token_hex(16), "text": text})
+
+        def keep() -> str:
+            digest = self._payloads.put(tenant, document)
+            return self._append(Entry(kind, actor, tenant, subject, digests={"note": digest}))
+
+        return await asyncio.to_thread(keep) if self._strict else keep()
 
     def keep_bundle(self, revision: str, files: Mapping[str, bytes]) -> None:
         """Keeps the policy bundle that decides from now on. Doors call it when they load an engine; once kept, it is a no-op.

@@ -24,6 +24,7 @@ from identity.keys import ApiKeys
 from identity.pepper import load_pepper
 from policies.engine import load
 from policies.store import ConfigStore
+from policies.tree import rule_ids
 from redaction.channel import Channel, command
 from redaction.policy import read_policy
 from storage.database import Database, open_database
@@ -70,7 +71,13 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
         commitments = SaltedCommitments(folder, database, clock=clock)
         files = [Path(item) for item in settings.config]
         config = ConfigStore(
-            database, commitments=commitments, recorder=recorder, files=files, clock=clock, home=settings.tenant
+            database,
+            commitments=commitments,
+            recorder=recorder,
+            files=files,
+            clock=clock,
+            home=settings.tenant,
+            rules=rule_ids(settings.policy.extra),
         )
         await config.refresh()
         pepper = load_pepper(Path(settings.keys.path) / "pepper")

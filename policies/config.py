@@ -6,8 +6,9 @@ document is data for decisions, so everything Rego must not parse is read here (
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -211,8 +212,13 @@ class Document(Section):
     """For each key for which neither its own entry, its team nor its tenant sets a number."""
 
 
-def problems(document: Document) -> Iterator[tuple[Path, str]]:
-    """Contradictions between sections, each with its place; nothing when the document can be used."""
+def problems(document: Document, rules: Collection[str] | None = None) -> Iterator[tuple[Path, str]]:
+    """Contradictions between sections, each with its place; nothing when the document can be used.
+
+    `rules`: the ids that there are. A mode or an exemption for another one would do nothing, which nobody who writes it means.
+    """
+    if rules is not None:
+        yield from _unknown_rules(document, rules)
     for name, tenant in document.tenants.items():
         for index, image in enumerate(tenant.images):
             if found := image.problem():
@@ -228,6 +234,20 @@ def problems(document: Document) -> Iterator[tuple[Path, str]]:
     for obligation in document.obligations:
         if obligation.tenant not in document.tenants:
             yield ("obligations", obligation.tenant), _unknown_tenant(obligation.tenant)
+
+
+def _unknown_rules(document: Document, rules: Collection[str]) -> Iterator[tuple[Path, str]]:
+    named: list[tuple[Path, str]] = [
+        (("modes", mode_key(mode.rule, mode.tenant, mode.namespace), "rule"), mode.rule) for mode in document.modes
+    ]
+    named += [(("exemptions", exemption.id, "rule"), exemption.rule) for exemption in document.exemptions]
+    for place, rule in named:
+        if rule not in rules:
+            near = difflib.get_close_matches(rule, rules, n=1)
+            yield (
+                place,
+                f"there is no rule {rule}; {f'did you mean {near[0]}' if near else 'portcullis policy list names them'}",
+            )
 
 
 def _claims(document: Document, owners: dict[str, tuple[str, str]]) -> Iterator[tuple[Path, str]]:

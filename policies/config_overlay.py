@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -157,8 +157,11 @@ def overlay(layers: Iterable[Layer]) -> dict[str, Any]:
     return result
 
 
-def validate(merged: Mapping[str, Any], layers: Iterable[Layer]) -> Document:
-    """The typed document behind a keyed one. ConfigError names the layer and the key of the first thing that is wrong."""
+def validate(merged: Mapping[str, Any], layers: Iterable[Layer], rules: Collection[str] | None = None) -> Document:
+    """The typed document behind a keyed one. ConfigError names the layer and the key of the first thing that is wrong.
+
+    `rules` are the ids that modes and exemptions may name; None leaves that unchecked.
+    """
     layers = list(layers)
     shown = listed(merged)
     try:
@@ -168,7 +171,7 @@ def validate(merged: Mapping[str, Any], layers: Iterable[Layer]) -> Document:
         path = _path_of(first["loc"], shown)
         hint = " (unknown key)" if first["type"] == "extra_forbidden" else ""
         raise ConfigError(first["msg"].removeprefix("Value error, ") + hint, where=blame(path, layers)) from error
-    for path, message in problems(document):
+    for path, message in problems(document, rules):
         raise ConfigError(message, where=blame(path, layers))
     return document
 

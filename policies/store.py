@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -91,6 +91,7 @@ class ConfigStore:
         files: Sequence[FilePath],
         clock: Clock,
         home: str | None = None,
+        rules: Collection[str] | None = None,
         max_age_seconds: float = MAX_AGE_SECONDS,
     ) -> None:
         self._database = database
@@ -99,6 +100,7 @@ class ConfigStore:
         self._places = (DEFAULTS, *files)
         self._clock = clock
         self._home = home
+        self._rules = rules
         self._max_age = max_age_seconds
         self._lock = asyncio.Lock()
         self._lookup: Lookup | None = None
@@ -252,7 +254,7 @@ class ConfigStore:
         before = overlay.overlay([*below, _stored_layer(version, stored)])
         layers = [*below, _stored_layer(version + 1, changed)]
         after = overlay.overlay(layers)
-        await asyncio.to_thread(overlay.validate, after, layers)
+        await asyncio.to_thread(overlay.validate, after, layers, self._rules)
         self._check_scope(before, after, intent.author)
         actor = await self._commitments.ref(intent.author.tenant, intent.author.id)
         shown = overlay.listed(changed)
@@ -325,7 +327,7 @@ class ConfigStore:
 
     def _build(self, layers: Sequence[Layer]) -> Lookup:
         merged = overlay.overlay(layers)
-        return Lookup(overlay.validate(merged, layers), overlay.listed(merged), self._commitments)
+        return Lookup(overlay.validate(merged, layers, self._rules), overlay.listed(merged), self._commitments)
 
     async def _version(self) -> int:
         async with self._database.session(reading=True) as session:
@@ -341,7 +343,7 @@ class ConfigStore:
     async def _latest_effective(self) -> tuple[int, Document]:
         version, stored = await self._latest()
         layers = await self._layers(version, stored)
-        return version, await asyncio.to_thread(overlay.validate, overlay.overlay(layers), layers)
+        return version, await asyncio.to_thread(overlay.validate, overlay.overlay(layers), layers, self._rules)
 
     async def _document(self, version: int) -> dict[str, Any]:
         if version == 0:

@@ -66,6 +66,12 @@ def read_tree(root: Path | None = None, extra: Sequence[Path] = ()) -> Tree:
     return Tree(tuple(sources))
 
 
+def rule_ids(extra: Sequence[str | Path] = ()) -> frozenset[str]:
+    """The ids of the shipped rules and of those in the extra folders. ConfigError as `read_tree`."""
+    sources = read_tree(None, [Path(folder) for folder in extra]).modules
+    return frozenset(source.rule_id for source in sources if source.rule_id is not None)
+
+
 def _read_folder(folder: Path, *, extra: bool) -> list[Source]:
     if not folder.is_dir():
         raise ConfigError("this folder of rules does not exist", where=str(folder))

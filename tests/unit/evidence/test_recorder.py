@@ -14,6 +14,7 @@ from core.errors import Broken, EvidenceUnavailable, NotFound
 from evidence.bundles import Bundles
 from evidence.keys import tenant_folder
 from evidence.payloads import Payloads
+from evidence.reader import Reader
 from evidence.recorder import EvidenceRecorder
 from tests.unit.evidence.rig import BUNDLE, REVISION, Rig, decide, entry
 
@@ -178,3 +179,15 @@ async def test_any_number_that_is_recorded_gets_into_the_log(rig: Rig, number):
     (record,) = leaves(rig)
     assert record["kind"] == "access"
     assert record["details"]["x"] == number
+
+
+async def test_a_note_lies_beside_the_log_and_its_record_tells_nothing_of_it(rig: Rig):
+    text = "incident call with jane.roe@example.org"
+    first = await rig.recorder.note("incident", actor="ref:" + "a" * 32, tenant="acme", subject="llama@7", text=text)
+    await rig.recorder.note("incident", actor="ref:" + "a" * 32, tenant="acme", subject="llama@7", text=text)
+    rig.integrate()
+    one, two = Reader(rig.folder).records(kind="incident")
+    assert one["id"] == first
+    assert one["digests"]["note"] != two["digests"]["note"], "the digest is salted: who guesses the text cannot confirm it"
+    assert json.loads(Payloads(rig.folder).get("acme", one["digests"]["note"]))["text"] == text
+    assert not any(b"jane" in path.read_bytes() for path in rig.folder.rglob("*") if path.is_file())

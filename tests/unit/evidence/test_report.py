@@ -272,3 +272,24 @@ async def test_a_call_let_through_is_found_though_nothing_was_ever_denied(rig: R
     report = made(rig)
     assert statuses(report)["art-10"] == "not evidenced"
     assert any("chats@1" in finding for finding in report.findings)
+
+
+async def admitted(rig: Rig, subject: str, *, models=("llama@7",), **details) -> None:
+    document = {"n": rig.clock.now, "subject": subject}
+    made = decide(document, domain="admission", evaluated=MANDATORY["admission"])
+    more = {"operation": "CREATE", "models": list(models)} | details
+    await rig.recorder.decision("admission", made, document, actor=CALLER, tenant="acme", subject=subject, details=more)
+    rig.clock.now += 10
+
+
+async def test_what_was_admitted_before_a_withdrawal_and_still_stands_is_named(rig: Rig):
+    for name in ("chat", "batch", "moved", "gone"):
+        await admitted(rig, f"prod/Deployment/{name}")
+    await admitted(rig, "prod/Deployment/moved", models=("other@1",), operation="UPDATE")
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
+    await admitted(rig, "prod/Deployment/gone", models=(), operation="DELETE", gone=True)
+    await admitted(rig, "prod/Deployment/batch", models=(), operation="DELETE")
+    report = made(rig)
+    standing = [finding for finding in report.findings if "has not been deleted" in finding]
+    assert [finding.split()[2] for finding in standing] == ["prod/Deployment/batch", "prod/Deployment/chat"]
+    assert row(report, "art-10").counts["workloads admitted before it and not deleted"] == 2

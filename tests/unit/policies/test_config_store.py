@@ -482,3 +482,26 @@ async def test_diff_between_versions(bench: Bench) -> None:
     assert await store.diff(2) == []
     with pytest.raises(NotFound):
         await store.diff(1, 3)
+
+
+async def test_a_mode_or_exemption_for_a_rule_that_is_not_there_is_refused(database: Database, tmp_path: Path) -> None:
+    """It would do nothing, and whoever wrote it believes that it does."""
+    from policies.tree import rule_ids
+
+    own = tmp_path / "own" / "rules" / "admission" / "my-rule"
+    own.mkdir(parents=True)
+    (own / "my-rule.rego").write_text("package x\n")
+    file = tmp_path / "a.yaml"
+    file.write_text("tenants: {acme: {}}\n")
+    parts: Any = {"commitments": MemoryCommitments(), "recorder": MemoryRecorder(), "clock": FixedClock()}
+    store = ConfigStore(database, files=[file], rules=rule_ids([tmp_path / "own"]), max_age_seconds=0, **parts)
+    operator = Principal("o", "operator", "acme", roles=frozenset({"operator"}))
+    with pytest.raises(ConfigError, match="no rule admission/gpu-quotas; did you mean admission/gpu-quota"):
+        await store.set("modes.admission/gpu-quotas", {"mode": "warn"}, author=operator, reason="typo")
+    await store.set("modes.admission/my-rule", {"mode": "warn"}, author=operator, reason="ours")
+    wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2100-01-01T00:00:00Z", "tenant": "acme"}
+    with pytest.raises(ConfigError, match="no rule gateway/nothing"):
+        await store.add_exemption(id="E", rule="gateway/nothing", subjects=["*"], author=operator, **wanted)
+    file.write_text("tenants: {acme: {}}\nmodes: [{rule: weights/key-releases, mode: off}]\n".replace("off", '"off"'))
+    with pytest.raises(ConfigError, match=r"a\.yaml: modes\.weights/key-releases"):
+        await store.refresh()
