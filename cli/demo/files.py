@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +59,15 @@ def write_card(path: Path, cast: Cast) -> None:
 
 
 def write_model(folder: Path, cast: Cast, seed: int) -> None:
-    """A safetensors file of a few small tensors, and its config.json. (safetensors format: 8 bytes of length, JSON, data.)"""
-    pick = random.Random(seed)  # noqa: S311
-    header: dict[str, Any] = {}
-    data = bytearray()
-    for number in range(cast.tensors):
-        rows, columns = pick.choice((16, 32, 64)), pick.choice((64, 128))
-        start = len(data)
-        data += pick.randbytes(rows * columns * 2)
-        header[f"layers.{number}.weight"] = {
-            "dtype": "BF16",
-            "shape": [rows, columns],
-            "data_offsets": [start, len(data)],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    """A safetensors file of a few small tensors, and its config.json."""
+    import numpy
+    from safetensors.numpy import save_file
+
+    pick = numpy.random.default_rng(seed)
+    shapes = [(int(pick.choice((16, 32, 64))), int(pick.choice((64, 128)))) for _ in range(cast.tensors)]
+    tensors = {f"layers.{at}.weight": pick.standard_normal(shape, numpy.float32) for at, shape in enumerate(shapes)}
     folder.mkdir()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(data))
+    save_file(tensors, folder / "model.safetensors", {"format": "np"})
     (folder / "config.json").write_text(json.dumps({"model_type": "demo", "layers": cast.tensors}, indent=2))
 
 
