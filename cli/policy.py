@@ -75,7 +75,7 @@ def run_tests(
 def new(
     context: typer.Context,
     rule: Annotated[str, typer.Argument(metavar="DOMAIN/RULE", help=f"DOMAIN is one of {', '.join(DOMAINS)}.")],
-    folder: Annotated[Path, typer.Option(help="Your folder of rules; name it under policy.extra.")] = Path("policies"),
+    folder: Annotated[Path, typer.Option(help="Your folder of rules; name it under policy.extra.")] = Path("own-policies"),
 ) -> None:
     """Writes the two files of a new rule, with METADATA and a test that passes.
 

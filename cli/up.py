@@ -49,7 +49,7 @@ def up(
             _event(here, {"event": "token", "token": token}, f"admin key, shown this once: {token}")
         else:
             here.say("an admin key is in force already; make another with: portcullis key create NAME --role admin")
-        loop = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  (asked, not listened on)
+        loop = _written({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104  (asked, not listened on)
         tls = "https" if here.settings.tls else "http"
         services = [
             _service(here, "sequencer", "evidence", "sequence"),
@@ -67,11 +67,16 @@ def up(
             ),
         ]  # fmt: skip
         addresses = {
-            "gateway": f"{tls}://{host}:{gateway_port}/v1",
-            "admission": f"https://{host}:{admission_port}/validate",
-            "api": f"{tls}://{host}:{api_port}/docs",
+            "gateway": f"{tls}://{_written(host)}:{gateway_port}/v1",
+            "admission": f"https://{_written(host)}:{admission_port}/validate",
+            "api": f"{tls}://{_written(host)}:{api_port}/docs",
         }
         asyncio.run(_supervise(here, services, addresses))
+
+
+def _written(host: str) -> str:
+    """As an address in a URL has it (RFC 3986, 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
 
 
 async def _supervise(here: Session, services: list[Service], addresses: dict[str, str]) -> None:
