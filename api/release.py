@@ -34,6 +34,6 @@ async def release(door: Door, by: By, asked: Annotated[Asked, Depends(sent(Asked
     released = await door.key_release.release(by, ModelRef.parse(asked.model), asked.manifest, wrapped)
     decision = released.decision
     if released.key is None:
-        error = {"message": decision.reason or "denied", "code": decision.code or "denied", "where": ""}
+        error = {"message": decision.explanation or "denied", "code": decision.code or "denied", "where": ""}
         return JSONResponse({"error": error, "decision": decision.as_json()}, 403)
     return {"key": base64.b64encode(released.key).decode(), "decision": decision.as_json()}

@@ -81,6 +81,13 @@ class Decision:
         return "; ".join(v.message or v.rule for v in self.violations)
 
     @property
+    def explanation(self) -> str:
+        """Every reason with what to do about it, for whoever was refused."""
+        return "; ".join(
+            v.message + (f" To do: {v.remediation}" if v.remediation else "") for v in self.violations if v.message
+        )
+
+    @property
     def code(self) -> str:
         """The rule to name where only one fits: the first violation's."""
         return self.violations[0].rule if self.violations else ""

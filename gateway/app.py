@@ -181,7 +181,7 @@ class _Request:
         self.headers.append((b"x-portcullis-decision-id", decision.decision_id.encode()))
         self.g.metrics.governed.observe(time.perf_counter() - started)
         if not decision.allow:
-            await self.refuse(403, decision.code or "denied", decision.reason or "denied", recorded=True)
+            await self.refuse(403, decision.code or "denied", decision.explanation or "denied", recorded=True)
             return
         self.headers += _obliged(decision)
         await _Exchange(self, principal, call, ref, decision).run()
