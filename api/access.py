@@ -38,7 +38,9 @@ def may(*roles: str) -> Callable[[Request], Awaitable[None]]:
         door = served(request)
         here = door.management
         try:
-            principal = await here.keys.authenticate(bearer(request.headers.get("authorization")))
+            sent = request.headers.getlist("authorization")
+            # Two credentials would have two readers.
+            principal = await here.keys.authenticate(bearer(sent[0] if len(sent) == 1 else None))
         except Unauthenticated:
             door.refusals.add("unauthenticated", _route(request))
             raise

@@ -90,15 +90,11 @@ def _folder(path: Path) -> None:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # The driver must not begin transactions by itself: it would defer, and two readers that turn into writers deadlock.
     connection.isolation_level = None
-    try:
-        cursor = connection.cursor()
-        for pragma in (f"busy_timeout={int(BUSY_SECONDS * 1000)}", "synchronous=NORMAL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        _write_ahead(cursor)
-        cursor.close()
-    except BaseException:
-        connection.close()  # the pool does not know it yet, and nobody else would end its thread
-        raise
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={int(BUSY_SECONDS * 1000)}", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    _write_ahead(cursor)
+    cursor.close()
 
 
 def _write_ahead(cursor: Any) -> None:

@@ -68,6 +68,12 @@ async def test_every_route_asks_for_a_key_then_a_role_then_reads(api: Api) -> No
     assert seen > 30
 
 
+async def test_two_credentials_are_none(api: Api) -> None:
+    admin = await api.key("admin")
+    twice = [("authorization", f"Bearer {admin}")] * 2
+    assert (await api.client.get("/api/v1/whoami", headers=twice)).status_code == 401
+
+
 async def test_the_public_routes_are_exactly_these(api: Api) -> None:
     unguarded = {
         route.path for route in every_route(application(api.served)) if not (isinstance(route, APIRoute) and route.dependencies)

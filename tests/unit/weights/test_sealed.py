@@ -124,6 +124,42 @@ async def test_row_17_an_extra_file_is_found(folder: Sealed) -> None:
         check(folder)
 
 
+async def test_row_17_with_an_extra_file_nothing_is_opened(folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path) -> None:
+    key = await keys.unwrap(folder.keys[0], folder.digest)
+    (folder.folder / "modeling_custom.py").write_text("import os")
+    with pytest.raises(SealBroken, match="not in the manifest"):
+        open_sealed(folder, tmp_path / "out", key)
+
+
+async def test_row_13_a_manifest_that_lies_about_a_size_is_found_by_who_has_the_key(
+    folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path
+) -> None:
+    key = await keys.unwrap(folder.keys[0], folder.digest)
+    document = json.loads((folder.folder / "manifest.json").read_text())
+    document["files"][2]["size"] += 1
+    (folder.folder / "manifest.json").write_bytes(canonical(document))
+    with pytest.raises(SealBroken, match="another number of bytes"):
+        open_sealed(inspect(folder.folder), tmp_path / "out", key)
+
+
+async def test_a_file_that_changes_while_it_is_sealed_is_not_sealed(
+    plain: Path, keys: InsecureLocalKeys, tmp_path: Path
+) -> None:
+    def grow(_: int) -> None:
+        with (plain / "sub" / "tokenizer.json").open("ab") as file:
+            file.write(b"more")
+
+    with pytest.raises(Conflict, match="changed while"):
+        await seal(plain, tmp_path / "sealed", keys, parameters=SMALL, progress=grow)
+    assert not (tmp_path / "sealed").exists()
+
+
+def test_row_15_a_link_put_in_place_after_the_walk_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").symlink_to("/etc/hostname")
+    with pytest.raises(BadInput, match="plain file"), sealing._regular(tmp_path, "weights.bin"):
+        pytest.fail("the link was followed")
+
+
 def _link(place: Path) -> None:
     place.symlink_to("/etc/hostname")
 

@@ -90,6 +90,18 @@ def test_row_22_another_model_another_key_another_signature(folder: Path, key: P
         signing.verify(folder, public(key))
 
 
+def test_row_15_links_are_neither_signed_nor_verified(folder: Path, key: Path) -> None:
+    (folder / "link").symlink_to("/etc/hostname")
+    with pytest.raises(BadInput):
+        signing.sign(folder, key)
+    (folder / "link").unlink()
+    signing.sign(folder, key)
+    (folder / "sub" / "a.floe").rename(folder.parent / "a.floe")
+    (folder / "sub" / "a.floe").symlink_to(folder.parent / "a.floe")
+    with pytest.raises(BadSignature):
+        signing.verify(folder, public(key))
+
+
 def test_clear_errors(folder: Path, key: Path, tmp_path: Path) -> None:
     with pytest.raises(Conflict):
         signing.generate(key)
