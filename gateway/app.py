@@ -25,6 +25,7 @@ from evidence.refusals import Refusals
 from gateway.asgi import Disconnected, Receive, Scope, Send, answer, error_body, header, read_body
 from gateway.governor import Authenticator, Governor, Outcome
 from gateway.limits import Verdict
+from gateway.log import MAX_KEPT_BYTES
 from gateway.read import Call, read_call, read_purpose
 from gateway.telemetry import Metrics
 from gateway.upstream import Pool, Routes, passed_on
@@ -35,9 +36,6 @@ CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Answers that are not streams are held until their outcome is on record, so they are bounded."""
-
-
-MAX_KEPT_BYTES = 512 * 1024
 
 
 class Sink(Protocol):
@@ -257,7 +255,7 @@ class _Exchange:
                     self.ended = "disconnected"
                     return
                 self._seen(chunk)
-                if self.g.sink.keeps_content and len(self.kept) < MAX_KEPT_BYTES:
+                if self.g.sink.keeps_content and self.size <= MAX_KEPT_BYTES:
                     self.kept += chunk
                 await self.request.send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.ended = "complete"
@@ -277,7 +275,7 @@ class _Exchange:
         self.ended = "complete"
         try:
             self.log_body = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             self.log_body = {"unreadable": True, "bytes": len(body)}
         if isinstance(self.log_body, dict):
             self._count(self.log_body.get("usage"))
@@ -301,7 +299,7 @@ class _Exchange:
             if line.startswith(b"data: {") and b'"usage"' in line:
                 try:
                     self._count(json.loads(line[6:]).get("usage"))
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 return
 
@@ -334,6 +332,7 @@ class _Exchange:
             "stream": self.call.stream,
             "ended": outcome.ended,
             "usage": dict(outcome.usage),
+            "bytes": self.call.size + self.size,
             "request": dict(self.call.body),
             "response": {"text": streamed_text(bytes(self.kept))} if self.kept else self.log_body,
         }
@@ -354,13 +353,14 @@ def streamed_text(events: bytes) -> list[str]:
             continue
         try:
             choices = json.loads(line[6:]).get("choices")
-        except ValueError:  # the last event may be cut where keeping ended
+        except (ValueError, RecursionError):  # the last event may be cut where keeping ended
             continue
         for choice in choices if isinstance(choices, list) else ():
             delta = choice.get("delta") if isinstance(choice, dict) else None
             content = delta.get("content") if isinstance(delta, dict) else None
-            if isinstance(content, str):
-                texts.setdefault(choice.get("index", 0), []).append(content)
+            index = choice.get("index", 0) if isinstance(choice, dict) else None
+            if isinstance(content, str) and isinstance(index, int):
+                texts.setdefault(index, []).append(content)
     return ["".join(parts) for parts in texts.values()]
 
 

@@ -23,6 +23,10 @@ KEPT = ("id", "time", "tenant", "caller", "model", "route", "status", "stream", 
 """What happened: numbers, names that the operator gave, references. Nothing that a caller wrote."""
 
 
+MAX_KEPT_BYTES = 1024 * 1024
+"""Of a call that is said more, no content is logged: a part would end inside of what no recognizer then knows."""
+
+
 class Redacting(Protocol):
     """`redaction.channel.Channel`."""
 
@@ -38,6 +42,7 @@ class InferenceLog:
         self._policy = policy
         self._redactor = redactor
         self._metrics = metrics
+        self._torn = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -50,28 +55,37 @@ class InferenceLog:
         return self._policy.content == "redact"
 
     def offer(self, record: Mapping[str, Any]) -> None:
-        """Takes the record of one call: the names of KEPT, `request` and `response`. Never blocks, never raises."""
+        """Takes the record of one call: the names of KEPT, `request`, `response`, and `bytes`, the size of both. Never blocks,
+        never raises."""
         happened = {name: record[name] for name in KEPT}
-        said = {name: loggable(record[name], self._policy.content) for name in ("request", "response")}
 
         def done(redacted: Any, reason: str | None) -> None:
+            if reason is None and not (isinstance(redacted, Mapping) and redacted.keys() == {"request", "response"}):
+                reason = "failed"  # it must not write over what happened
             content = "withheld" if reason is not None or not self.keeps_content else "redacted"
             self._write(happened | {"content": content} | ({"withheld_because": reason} if reason else redacted))
             if reason is not None:
                 self._metrics.withheld.labels(reason).inc()
 
+        if self.keeps_content and record["bytes"] > MAX_KEPT_BYTES:
+            done(None, "too_large")
+            return
+        said = {name: loggable(record[name], self._policy.content) for name in ("request", "response")}
         self._redactor.submit(said, done)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         """One `write` per line. What cannot be written is counted; the call's evidence does not depend on it."""
-        data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+        data = b"\n" * self._torn + text.encode("utf-8", "replace") + b"\n"
+        written = 0
         try:
-            whole = os.write(self._file, data) == len(data)
+            written = os.write(self._file, data)
         except OSError as error:
             log.warning("the inference log cannot be written: %s", error.strerror)
-            whole = False
-        if not whole:
+        if written < len(data):
             self._metrics.unlogged.inc()
+        # After a part of a line (the disk is full) the next one begins on a line of its own.
+        self._torn = self._torn if written == 0 else written < len(data)
 
     async def close(self) -> None:
         await self._redactor.close()

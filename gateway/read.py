@@ -23,12 +23,13 @@ MAX_PURPOSE = 64
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A chat completion that was asked for. `body` is the parsed request; it is what is forwarded, written anew."""
+    """A chat completion that was asked for. `body` is the parsed request (it came in `size` bytes), forwarded written anew."""
 
     served: str
     stream: bool
     purpose: str | None
     body: Mapping[str, Any]
+    size: int
 
     def forward(self, max_tokens: int | None) -> bytes:
         """The bytes for the upstream; with `max_tokens` no larger amount is asked for."""
@@ -61,7 +62,7 @@ def read_call(data: bytes, *, query: bytes, purpose: bytes | None, max_bytes: in
         value = body.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise BadInput("must be a whole number above 0", where=name)
-    return Call(served, stream, read_purpose(purpose), body)
+    return Call(served, stream, read_purpose(purpose), body, len(data))
 
 
 def read_purpose(value: bytes | None) -> str | None:

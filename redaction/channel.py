@@ -20,9 +20,9 @@ from redaction import frames
 
 log = logging.getLogger("portcullis.redaction")
 
-Reason = Literal["died", "slow", "full", "failed", "too_large", "closing"]
-"""Why content is withheld: the redactor died (or never started), was slow past its budget, had too much waiting, failed on
-the document; the document is too large; the gateway is closing."""
+Reason = Literal["starting", "died", "slow", "full", "failed", "too_large", "closing"]
+"""Why content is withheld: too much waits for a redactor that is still starting; the redactor died (or never started), was slow
+past its budget, had too much waiting, failed on the document; the document is too large; the gateway is closing."""
 
 Done = Callable[[Any, Reason | None], None]
 
@@ -31,8 +31,11 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024
 MAX_DOCUMENT = 1024 * 1024
 BUDGET_SECONDS = 2.0
 START_SECONDS = 60.0
+LOSSES = 3
+"""After so many processes in a row that were lost before they gave one answer, none is started without a pause."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 CLOSE_SECONDS = 5.0
+EXIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Channel:
         self._idle = asyncio.Event()
         self._idle.set()
         self._next = 0
+        self._losses = 0
+        self._ready = False
         self._down = False
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -89,7 +94,7 @@ class Channel:
         if len(data) > MAX_DOCUMENT:
             done(None, "too_large")
         elif len(self._queue) >= MAX_WAITING or self._bytes + len(data) > MAX_WAITING_BYTES:
-            done(None, "full")
+            done(None, "full" if self._ready else "starting")
         else:
             self._queue.append(_Waiting(data, self._next, done))
             self._bytes += len(data)
@@ -112,23 +117,27 @@ class Channel:
 
     async def _run(self) -> None:
         """Keeps a process alive. While it cannot be had, what comes is withheld at once."""
-        pause = FIRST_PAUSE
         while True:
+            reason: Reason = "closing"
             try:
-                process = await self._spawn()
-                self._down, pause = False, FIRST_PAUSE
-                await self._serve(process)
+                await self._serve(await self._spawn())
             except _Lost as lost:
-                log.warning("the redactor is gone (%s); it is started again", lost.reason)
+                reason = lost.reason
+                log.warning("the redactor is gone (%s); it is started again", reason)
             except OSError as error:
+                reason, self._losses = "died", self._losses + LOSSES
                 log.warning("the redactor cannot be started: %s", error.strerror)
-                self._down = True
+            except Exception as error:
+                # Whatever it is, supervision goes on. Its text may quote a document, so only its type is said.
+                reason, self._losses = "failed", self._losses + 1
+                log.error("the redactor's channel failed: %s", type(error).__name__)  # noqa: TRY400
             finally:
-                await self._end()
-            if self._down:
+                self._ready = False
+                await self._end(kill=reason != "died")
+            if self._losses >= LOSSES:
+                self._down = True
                 self._give_up("died")
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 2)
+                await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._losses - LOSSES, 10)))
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         """A process that said that it is ready. _Lost, and down, when it does not."""
@@ -138,30 +147,51 @@ class Channel:
         )
         try:
             first = await asyncio.wait_for(_read(process), START_SECONDS)
-        except (TimeoutError, asyncio.IncompleteReadError, ValueError):
-            self._down = True
+        except TimeoutError:
+            first = None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self._losses += LOSSES
             raise _Lost("died") from None
+        except (ValueError, RecursionError):
+            first = None
         if first != {"ready": True}:
-            self._down = True
+            self._losses += LOSSES
             raise _Lost("failed")
+        self._ready, self._down = True, False
         return process
 
     async def _serve(self, process: asyncio.subprocess.Process) -> None:
-        while True:
-            while not self._queue:
-                self._idle.set()
-                self._arrived.clear()
-                await self._arrived.wait()
-            item = self._queue.popleft()
-            self._bytes -= len(item.data)
-            outcome: tuple[Any, Reason | None] = (None, "closing")
-            try:
-                outcome = await self._ask(process, item)
-            except _Lost as lost:
-                outcome = (None, lost.reason)
-                raise
-            finally:
-                item.done(*outcome)
+        ended = asyncio.ensure_future(process.wait())
+        ended.add_done_callback(lambda _: self._arrived.set())
+        try:
+            while True:
+                item = await self._take(ended)
+                outcome: tuple[Any, Reason | None] = (None, "closing")
+                try:
+                    outcome = await self._ask(process, item)
+                    self._losses = 0
+                except _Lost as lost:
+                    outcome = (None, lost.reason)
+                    raise
+                finally:
+                    item.done(*outcome)
+        except _Lost:
+            self._losses += 1
+            raise
+        finally:
+            ended.cancel()
+
+    async def _take(self, ended: asyncio.Future[int]) -> _Waiting:
+        """The next document. _Lost when the process ends meanwhile: what waits is left for its successor."""
+        while not ended.done():
+            if self._queue:
+                item = self._queue.popleft()
+                self._bytes -= len(item.data)
+                return item
+            self._idle.set()
+            self._arrived.clear()
+            await self._arrived.wait()
+        raise _Lost("died")
 
     async def _ask(self, process: asyncio.subprocess.Process, item: _Waiting) -> tuple[Any, Reason | None]:
         """One document there and back, within the budget."""
@@ -176,7 +206,7 @@ class Channel:
             raise _Lost("slow") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             raise _Lost("died") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _Lost("failed") from None
         if not isinstance(answer, dict) or answer.get("id") != item.id:
             raise _Lost("failed")
@@ -184,12 +214,16 @@ class Channel:
             return None, "failed"
         return answer["document"], None
 
-    async def _end(self) -> None:
+    async def _end(self, *, kill: bool) -> None:
+        """`kill=False`: it is about to be gone by itself, and gets a moment to be."""
         process, self._process = self._process, None
         if process is None:
             return
         if process.stdin is not None:
             process.stdin.close()
+        if not kill:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), EXIT_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()

@@ -5,6 +5,7 @@ What goes through it stays in its memory: no core dump, no text in messages, no 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import resource
@@ -13,6 +14,8 @@ import sys
 from typing import BinaryIO
 
 from redaction import Redactor, frames, load
+
+PR_SET_DUMPABLE = 4
 
 
 def serve(source: BinaryIO, sink: BinaryIO, redactor: Redactor) -> None:
@@ -30,8 +33,15 @@ def serve(source: BinaryIO, sink: BinaryIO, redactor: Redactor) -> None:
         sink.flush()
 
 
-def main() -> None:
+def keep_in_memory() -> None:
+    """No core dump: not as a file, and not through a program that core_pattern names, which heeds no limit (core(5), prctl(2))."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "core dumps cannot be turned off")
+
+
+def main() -> None:
+    keep_in_memory()
     logging.disable()  # a library's log line may quote what it looked at
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which closes our stdin when it is done
     # Whatever a library prints must not get among the frames.

@@ -53,6 +53,7 @@ class MemorySink:
 
 @dataclass
 class Rig:
+    app: Gateway
     url: str
     client: aiohttp.ClientSession
     recorder: MemoryRecorder
@@ -64,6 +65,9 @@ class Rig:
     seen: list[dict[str, Any]]
     headers_seen: list[dict[str, str]]
     gate: asyncio.Event
+    chunks: list[dict[str, Any]]
+    """What the upstream streams; a test may put in others."""
+    whole: dict[str, Any]
 
     def post(self, body: Any, *, token: str | None = TOKEN, path: str = "/v1/chat/completions", **headers: str) -> Any:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -85,17 +89,22 @@ async def served(app: Any) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def upstream(seen: list[dict[str, Any]], headers_seen: list[dict[str, str]], gate: asyncio.Event) -> AsyncIterator[str]:
+async def upstream(
+    seen: list[dict[str, Any]],
+    headers_seen: list[dict[str, str]],
+    gate: asyncio.Event,
+    chunks: list[dict[str, Any]],
+    whole: dict[str, Any],
+) -> AsyncIterator[str]:
     async def chat(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         seen.append(body)
         headers_seen.append(dict(request.headers))
         if not body.get("stream"):
-            answer = {"choices": [{"message": {"content": "Hello"}}], "usage": {"total_tokens": 5}}
-            return web.json_response(answer, headers={"set-cookie": "a=b"})
+            return web.json_response(whole, headers={"set-cookie": "a=b"})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for index, chunk in enumerate(CHUNKS):
+        for index, chunk in enumerate(chunks):
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
             if index == 0:
                 await gate.wait()
@@ -118,6 +127,8 @@ async def rig() -> AsyncIterator[Rig]:
     headers_seen: list[dict[str, str]] = []
     gate = asyncio.Event()
     gate.set()
+    chunks = list(CHUNKS)
+    whole = {"choices": [{"message": {"content": "Hello"}}], "usage": {"total_tokens": 5}}
     recorder, engine, config, sink, metrics = MemoryRecorder(), ScriptedEngine(), MemoryConfig(), MemorySink(), Metrics()
     fact = ModelFact(name="llama-3", version="7", tenant="acme", author="ref:a", card=CardFact(complete=True))
     governor = Governor(
@@ -131,7 +142,7 @@ async def rig() -> AsyncIterator[Rig]:
     )
     refusals = Refusals(recorder, "acme")
     pool = Pool()
-    async with upstream(seen, headers_seen, gate) as address:
+    async with upstream(seen, headers_seen, gate, chunks, whole) as address:
         settings = [{"name": "a", "url": address, "models": [{"served": "llama-3", "model": "llama-3@7"}]}]
         routes = Routes([Upstream.model_validate(one) for one in settings], {"a": "upstream-secret"})
         app = Gateway(
@@ -146,5 +157,7 @@ async def rig() -> AsyncIterator[Rig]:
             max_body_bytes=10_000,
         )
         async with served(app) as url, aiohttp.ClientSession() as client:
-            yield Rig(url, client, recorder, engine, config, sink, refusals, metrics, seen, headers_seen, gate)
+            yield Rig(
+                app, url, client, recorder, engine, config, sink, refusals, metrics, seen, headers_seen, gate, chunks, whole
+            )
         await pool.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from pathlib import Path
@@ -11,13 +10,18 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError
+from core.settings import parse, rooted
 from gateway.app import streamed_text
-from gateway.log import KEPT, InferenceLog
+from gateway.compose import build
+from gateway.log import KEPT, MAX_KEPT_BYTES, InferenceLog
 from gateway.telemetry import Metrics
 from redaction.channel import Channel, Done, command
 from redaction.policy import read_policy
+from tests.simulators.ports import MemoryModels
+from tests.unit.gateway.conftest import Rig
 
 RECORD: dict[str, Any] = dict.fromkeys(KEPT, "x") | {
+    "bytes": 300,
     "request": {"model": "m", "user": "jane.roe@example.org", "messages": [{"role": "user", "content": "CANARY jane.roe@example.org"}]},
     "response": {"text": ["CANARY 4111 1111 1111 1111"]},
 }  # fmt: skip
@@ -26,13 +30,14 @@ RECORD: dict[str, Any] = dict.fromkeys(KEPT, "x") | {
 class Answering:
     """A redactor that answers what the test says."""
 
-    def __init__(self, reason: Any = None) -> None:
+    def __init__(self, reason: Any = None, answer: Any = None) -> None:
         self.reason = reason
+        self.answer = answer or {"request": "r", "response": "s"}
         self.seen: list[Any] = []
 
     def submit(self, document: Any, done: Done) -> None:
         self.seen.append(document)
-        done(None if self.reason else {"request": "r", "response": "s"}, self.reason)
+        done(None if self.reason else self.answer, self.reason)
 
     async def close(self) -> None:
         """Nothing to end."""
@@ -42,7 +47,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("reason", ["died", "slow", "full", "failed", "too_large", "closing"])
+@pytest.mark.parametrize("reason", ["starting", "died", "slow", "full", "failed", "too_large", "closing"])
 async def test_without_a_redactor_the_line_says_what_happened_and_why_no_more(tmp_path: Path, reason: str) -> None:
     metrics = Metrics()
     log = InferenceLog(tmp_path / "a.jsonl", read_policy("patterns"), Answering(reason), metrics)
@@ -64,25 +69,104 @@ async def test_content_that_is_withheld_never_even_goes_to_the_redactor(tmp_path
     assert (line["content"], line["request"]) == ("withheld", "r")
 
 
-@pytest.mark.parametrize(("policy", "content"), [("default", "withheld"), ("patterns", "redacted")])
-async def test_through_the_real_redactor(tmp_path: Path, policy: str, content: str) -> None:
-    channel = Channel(command(policy), budget_seconds=30)
-    log = InferenceLog(tmp_path / "a.jsonl", read_policy(policy), channel, Metrics())
-    channel.start()
-    for _ in range(20):
-        log.offer(RECORD)
-    async with asyncio.timeout(60):
-        while len(lines(tmp_path / "a.jsonl")) < 20:
-            await asyncio.sleep(0.02)
+@pytest.mark.parametrize(
+    "answer", ["text", [1], {"request": 1}, {"request": 1, "response": 2, "status": 200}, {"content": "none"}]
+)
+async def test_an_answer_of_another_shape_cannot_write_over_what_happened(tmp_path: Path, answer: Any) -> None:
+    log = InferenceLog(tmp_path / "a.jsonl", read_policy("patterns"), Answering(answer=answer), Metrics())
+    log.offer(RECORD)
     await log.close()
-    text = (tmp_path / "a.jsonl").read_text()
-    assert "jane.roe" not in text
-    assert "4111" not in text
-    assert ("CANARY" in text) == (content == "redacted")
-    for line in lines(tmp_path / "a.jsonl"):
-        assert line["content"] == content
-        assert line["request"]["user"] == "<EMAIL_ADDRESS>"
+    assert lines(tmp_path / "a.jsonl") == [dict.fromkeys(KEPT, "x") | {"content": "withheld", "withheld_because": "failed"}]
+
+
+async def test_what_is_said_at_length_is_withheld_before_it_is_looked_at(tmp_path: Path) -> None:
+    for policy, reason in (("patterns", "too_large"), ("default", None)):
+        redactor = Answering()
+        log = InferenceLog(tmp_path / f"{policy}.jsonl", read_policy(policy), redactor, Metrics())
+        log.offer(RECORD | {"bytes": MAX_KEPT_BYTES + 1})
+        await log.close()
+        assert lines(tmp_path / f"{policy}.jsonl")[0].get("withheld_because") == reason
+        assert bool(redactor.seen) == (reason is None), "of a withheld content the shape is always small"
+
+
+ASK: dict[str, Any] = {
+    "model": "llama-3", "user": "jane.roe@example.org", "metadata": {"team": "AKIAZQ3DRSTUVWXY2345", "CANARY of mine": "x"},
+    "messages": [{"role": "user", "content": "CANARY jane.roe@example.org 4111 1111 1111 1111 AKIAZQ3DRSTUVWXY2345"}],
+}  # fmt: skip
+TOKENS = ("CANARY ", "jane", ".roe@", "example", ".org", " 4111 1111", " 1111 1111")
+RAW = ("jane", "4111", "AKIAZ", "example.org")
+
+
+class Shared:
+    """One redactor for several logs, for its start takes two seconds."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.submit = channel.submit
+
+    async def close(self) -> None:
+        """The channel's owner closes it."""
+
+
+async def ask(rig: Rig) -> None:
+    """One call answered whole and one streamed, both with personal data cut into tokens."""
+    rig.whole["choices"] = [{"message": {"content": "".join(TOKENS)}, "logprobs": {"content": [{"token": t} for t in TOKENS]}}]
+    rig.chunks[:] = [{"choices": [{"index": 0, "delta": {"content": token}}]} for token in TOKENS]
+    for stream in (False, True):
+        async with rig.post({**ASK, "stream": stream}) as response:
+            assert response.status == 200
+            assert "jane" in await response.text()
+
+
+async def test_of_a_call_through_the_door_nothing_raw_is_logged(rig: Rig, tmp_path: Path) -> None:
+    channel = Channel(command("patterns"), budget_seconds=30)
+    channel.start()
+    logs = {
+        name: InferenceLog(tmp_path / f"{name}.jsonl", read_policy(name), Shared(channel), rig.metrics)
+        for name in ("default", "patterns")
+    }
+    for log in logs.values():
+        rig.app.sink = log
+        await ask(rig)
+    rig.chunks[:] = [{"choices": [{"index": 0, "delta": {"content": "CANARY " + "x" * MAX_KEPT_BYTES}}]}]
+    async with rig.post({**ASK, "stream": True}) as response:
+        assert len(await response.read()) > MAX_KEPT_BYTES
+    await channel.close(60)
+    for name, log in logs.items():
+        await log.close()
+        text = (tmp_path / f"{name}.jsonl").read_text()
+        assert not [raw for raw in RAW if raw in text]
+        assert ("CANARY" in text) == (name == "patterns")
+    withheld, patterns = (lines(tmp_path / f"{name}.jsonl") for name in ("default", "patterns"))
+    assert [line["content"] for line in withheld] == ["withheld"] * 2
+    long = patterns.pop(0)  # written at once, while the others were waiting
+    assert (long["content"], long["withheld_because"]) == ("withheld", "too_large")
+    assert [line["content"] for line in patterns] == ["redacted"] * 2
+    assert patterns[1]["response"] == {"text": ["CANARY <EMAIL_ADDRESS> <CREDIT_CARD>"]}
+    for line in [*withheld, *patterns]:
+        assert (line["request"]["user"], line["request"]["metadata"]["team"]) == ("<EMAIL_ADDRESS>", "<SECRET_KEY>")
         assert "withheld_because" not in line
+
+
+async def test_the_door_answers_without_any_redactor(rig: Rig, tmp_path: Path) -> None:
+    channel = Channel(["/nowhere/redactor"])
+    channel.start()
+    rig.app.sink = log = InferenceLog(tmp_path / "a.jsonl", read_policy("patterns"), channel, rig.metrics)
+    await ask(rig)
+    await log.close()
+    assert [line["withheld_because"] for line in lines(tmp_path / "a.jsonl")] == ["died"] * 2
+    assert rig.metrics.withheld.labels("died")._value.get() == 2
+    text = (tmp_path / "a.jsonl").read_text()
+    assert not [raw for raw in ("CANARY", "<EMAIL", *RAW) if raw in text]
+
+
+@pytest.mark.parametrize("policy", ["lax", "own.yaml"])
+async def test_a_log_policy_that_cannot_be_used_does_not_start(tmp_path: Path, policy: str) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("description: x\ncontent: redact\nentities: [E_MAIL]\n")
+    name = str(own) if policy == "own.yaml" else policy
+    settings = rooted(parse(f"redaction: {{policy: '{name}'}}"), tmp_path / "state")
+    with pytest.raises(ConfigError, match="default, patterns" if policy == "lax" else "nothing finds E_MAIL"):
+        await build(settings, {}, models=lambda _: MemoryModels())
 
 
 async def test_a_log_that_cannot_be_written_stops_nothing_and_is_counted(
@@ -99,10 +183,24 @@ async def test_a_log_that_cannot_be_written_stops_nothing_and_is_counted(
         log.offer(RECORD)
     assert metrics.unlogged._value.get() == 1
     log.offer(RECORD)
-    await log.close()
     assert len(lines(tmp_path / "a.jsonl")) == 1
+    torn = b'{"id":'
+
+    def half(file: int, data: bytes) -> int:
+        return real(file, torn)
+
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        log.offer(RECORD)
+    log.offer(RECORD)
+    assert metrics.unlogged._value.get() == 2
+    after = (tmp_path / "a.jsonl").read_bytes().splitlines()
+    assert (len(after), after[1]) == (3, torn), "a line that was torn spoils no other"
+    assert json.loads(after[2])["content"] == "withheld"
     with pytest.raises(ConfigError, match="cannot be opened"):
         InferenceLog(tmp_path, read_policy("default"), Answering(), metrics)
+    await log.close()
 
 
 def test_a_streams_text_is_put_together_before_it_is_judged() -> None:
@@ -114,3 +212,9 @@ def test_a_streams_text_is_put_together_before_it_is_judged() -> None:
         "jane.roe@example.org"
     ]
     assert streamed_text(b"") == []
+    for odd in (
+        b'{"choices":[{"index":[],"delta":{"content":"a"}}]}',
+        b'{"a":' + b"[" * 100_000,
+        b'{"choices":[3,{"delta":[]}]}',
+    ):
+        assert streamed_text(b"data: " + odd) == [], "an upstream cannot stop the log"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ while (message := frames.read(sys.stdin.buffer)) is not None:
     if said == "die": os._exit(9)
     if said == "nonsense": sys.stdout.buffer.write(b"\\x00\\x00\\x00\\x03{{{"); sys.stdout.buffer.flush(); continue
     if said == "endless": sys.stdout.buffer.write(b"\\xff\\xff\\xff\\xff"); sys.stdout.buffer.flush(); continue
+    if said == "deep":
+        data = b"[" * 200_000; sys.stdout.buffer.write(len(data).to_bytes(4, "big") + data); sys.stdout.buffer.flush(); continue
     if said == "another": answer({"id": message["id"] + 1, "document": "somebody else's"}); continue
     if said == "failed": answer({"id": message["id"], "failed": True}); continue
     answer({"id": message["id"], "document": f"<{said}>"})
@@ -74,7 +77,14 @@ async def test_what_waits_while_it_starts_comes_back_in_order(echo: Collected) -
 
 @pytest.mark.parametrize(
     ("document", "reason"),
-    [("die", "died"), ("nonsense", "failed"), ("endless", "failed"), ("another", "failed"), ("failed", "failed")],
+    [
+        ("die", "died"),
+        ("nonsense", "failed"),
+        ("endless", "failed"),
+        ("deep", "failed"),
+        ("another", "failed"),
+        ("failed", "failed"),
+    ],
 )
 async def test_one_bad_answer_withholds_one_document_and_no_other(echo: Collected, document: str, reason: str) -> None:
     echo.send("a", document, "b", "c")
@@ -118,12 +128,59 @@ async def test_one_that_cannot_start_withholds_at_once(monkeypatch: pytest.Monke
         await channel.close()
 
 
+async def test_one_that_dies_while_nothing_waits_costs_no_document(echo: Collected) -> None:
+    echo.send("a")
+    await echo.until(1)
+    process = echo.channel._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    echo.send("b")
+    assert (await echo.until(2))[1] == ("<b>", None)
+
+
+async def test_what_fails_with_the_answer_ends_no_supervision(echo: Collected, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(document: Any, reason: Any) -> None:
+        raise KeyError(document)
+
+    echo.channel.submit("CANARY", broken)
+    echo.send("b")
+    assert await echo.until(1) == [("<b>", None)]
+    assert "KeyError" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+async def test_one_that_never_gives_an_answer_is_started_ever_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LOSSES times at once, then with pauses, in which what comes is withheld at once; and it does come back."""
+    monkeypatch.setattr(redaction.channel, "FIRST_PAUSE", 0.05)
+    started, mended = tmp_path / "started", tmp_path / "mended"
+    program = f"""
+import pathlib
+pathlib.Path({str(started)!r}).open("a").write("x")
+broken = not pathlib.Path({str(mended)!r}).exists()
+""" + ECHO.replace("    said =", "    if broken: os._exit(1)\n    said =")
+    channel = Channel([sys.executable, "-c", program])
+    collected = Collected(channel)
+    collected.send(*range(5))
+    channel.start()
+    assert await collected.until(5) == [(None, "died")] * 5
+    assert started.read_text() == "x" * redaction.channel.LOSSES
+    mended.touch()
+    async with asyncio.timeout(30):
+        while collected.back[-1] != ("<again>", None):
+            collected.send("again")
+            await asyncio.sleep(0.02)
+    await channel.close()
+
+
 async def test_the_queue_is_bounded_by_count_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction.channel, "MAX_WAITING", 3)
     channel = Channel([sys.executable, "-c", ECHO])
     collected = Collected(channel)
     collected.send(*"abcde")
-    assert collected.back == [(None, "full")] * 2
+    assert collected.back == [(None, "starting")] * 2
     channel.start()
     await collected.until(5)
     collected.back.clear()
@@ -169,6 +226,17 @@ def test_the_gateway_imports_no_presidio() -> None:
     program = "import sys, gateway.compose; print([name for name in ('presidio_analyzer', 'spacy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"
+
+
+def test_the_redactor_cannot_be_dumped() -> None:
+    program = """
+import ctypes, resource
+from redaction.worker import keep_in_memory
+keep_in_memory()
+print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == ("(0, 0) 0\n" if sys.platform == "linux" else done.stdout)
 
 
 def test_frames() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError
 from redaction import load
-from redaction.policy import names, read_policy
+from redaction.policy import ENTITIES, names, read_policy
 from redaction.presidio import PortcullisAnalyzer
 from redaction.record import loggable
 
@@ -83,7 +83,7 @@ REQUEST: dict[str, Any] = {
     "temperature": 0.5,
     "stream": True,
     "stop": ["CANARY"],
-    "metadata": {"CANARY_key": "CANARY"},
+    "metadata": {"CANARY of mine": "x", "team": "CANARY wrote", "order": "o-17"},
     "logit_bias": {"1234": 5},
     "prompt_in_another_field": "CANARY",
     "CANARY": {"deep": 1},
@@ -122,18 +122,65 @@ def test_withheld_content_stays_in_the_gateway_and_the_rest_goes_on() -> None:
         "content": {"withheld_characters": 17},
         "name": {"withheld_characters": 6},
     }
-    assert request["withheld_fields"] == 4
+    assert request["metadata"] == {"team": {"withheld_characters": 12}, "order": "o-17", "withheld_fields": 1}
+    assert request["withheld_fields"] == 3
     response = loggable(RESPONSE, "withhold")
     assert response["usage"] == RESPONSE["usage"]
     assert response["choices"][0]["finish_reason"] == "stop"
-    assert loggable(REQUEST, "redact") is REQUEST
+    assert loggable(REQUEST, "redact") == REQUEST
+
+
+HIDDEN: dict[str, Any] = {
+    "a field's name inside of a content": {"messages": [{"content": {"user": "CANARY", "id": "CANARY", "model": "CANARY"}}]},
+    "arguments that are no text": {"messages": [{"tool_calls": [{"function": {"arguments": {"user": "CANARY", "n": 4111}}}]}]},
+    "a number as content": {"messages": [{"content": 4111}], "choices": [{"message": {"content": 4111.5}}]},
+    "numbers in a content's parts": {"messages": [{"content": [4111, {"type": "text", "text": 4111}]}]},
+    "lists in lists": {"messages": [[{"role": "CANARY"}]], "stop": [["CANARY"]], "choices": [[["CANARY"]]]},
+    "a word where a mapping belongs": {"messages": ["CANARY"], "usage": "CANARY", "choices": "CANARY", "metadata": "CANARY"},
+    "a mapping where a word belongs": {"user": {"id": "CANARY"}, "model": ["CANARY"], "metadata": {"a": {"id": "CANARY"}}},
+    "a tool's parameters": {"tools": [{"function": {"parameters": {"type": "CANARY"}, "type": "CANARY"}}]},
+    "a name that is no function's": {"tool_choice": {"type": "function", "function": {"name": "CANARY", "id": "CANARY"}}},
+    "another level": {"request": {"user": "CANARY"}},
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_kept_field_is_kept_only_where_the_api_has_it(name: str) -> None:
+    shown = json.dumps(loggable(HIDDEN[name], "withhold"))
+    assert "CANARY" not in shown
+    assert "4111" not in shown
+
+
+def test_what_no_recognizer_can_judge_does_not_go_with_the_content() -> None:
+    """Row 26: a mail address as tokens, as bytes, or as token ids passes every recognizer."""
+    shown = loggable(RESPONSE, "redact")
+    assert shown["choices"][0]["logprobs"] == {"withheld_fields": 1}
+    assert shown["choices"][0]["message"] == RESPONSE["choices"][0]["message"]
+    assert loggable({"logprobs": True, "top_logprobs": 5, "prompt": [67, 65]}, "redact") == {
+        "logprobs": True, "top_logprobs": 5, "prompt": {"withheld_items": 2}
+    }  # fmt: skip
+    deep: Any = "x"
+    for _ in range(5_000):
+        deep = [deep]
+    for content in ("redact", "withhold"):
+        assert len(json.dumps(loggable({"messages": deep}, content))) < 500
+
+
+def test_the_entities_that_a_policy_may_name_are_those_that_are_found() -> None:
+    assert set(PortcullisAnalyzer().get_supported_entities("en")) == ENTITIES
+    with pytest.raises(ConfigError, match="nothing finds NAME"):
+        PortcullisAnalyzer(entities=["NAME"])
 
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just("CANARY or two"),
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(["content", "text", "user", "CANARY", "messages", "role", "x"]), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["content", "text", "user", "a CANARY", "messages", "role", "metadata", "choices", "x"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=20,
 )
