@@ -53,7 +53,11 @@ class Session:
 
     @property
     def actor(self) -> str:
-        return getpass.getuser()
+        """Who runs the command; the number of a user that has no name, as in a container."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # OSError from Python 3.13 on
+            return f"uid-{os.getuid()}"
 
     def run(self, work: Callable[[Management, Principal], Awaitable[T]]) -> T:
         """`work` with the opened state and the local operator; closes the state whatever happens."""
