@@ -15,9 +15,8 @@ from core.ports import Clock, Deployments, ModelRegistry
 from core.settings import Settings, Tls, reveal
 from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
-from policies.engine import Engine, load
+from policies.engine import Engine, load, rule_ids
 from policies.store import ConfigStore
-from policies.tree import rule_ids
 from storage.database import Database, open_database
 from storage.migrate import migrate
 
@@ -81,7 +80,7 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
             files=files,
             clock=clock,
             home=settings.tenant,
-            rules=rule_ids(settings.policy.extra),
+            rules=rule_ids(settings.policy),
         )
         await config.refresh()
         ledger = QuotaLedger(database, clock)

@@ -25,9 +25,8 @@ from lineage.deployments import Deployments
 from lineage.ledger import Ledger
 from lineage.models import Models
 from lineage.registry import Registry
-from policies.engine import Engine, load
+from policies.engine import Engine, load, rule_ids
 from policies.store import ConfigStore
-from policies.tree import rule_ids
 from storage.database import Database, open_database
 from storage.migrate import migrate
 from weights.keys import InsecureLocalKeys
@@ -148,7 +147,7 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
             files=files,
             clock=clock,
             home=settings.tenant,
-            rules=rule_ids(settings.policy.extra),
+            rules=rule_ids(settings.policy),
         ),
         keys=ApiKeys(database, pepper=pepper, recorder=recorder, commitments=commitments, clock=clock),
         approvers=People(database, recorder=recorder, commitments=commitments, clock=clock),

@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from cli import admission, api, configuration, evidence, gateway, identity, models, policy, redaction, setup, up, weights
+from cli import (
+    admission,
+    api,
+    bundle,
+    configuration,
+    evidence,
+    gateway,
+    identity,
+    models,
+    policy,
+    redaction,
+    setup,
+    up,
+    weights,
+)
 from cli.demo import command as demonstration
 from cli.session import DEFAULT_STATE, Session
 from core.errors import PortcullisError
@@ -24,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+policy.app.add_typer(bundle.app, name="bundle")
 app.add_typer(policy.app, name="policy")
 app.add_typer(configuration.config, name="config")
 app.add_typer(configuration.exemption, name="exemption")

@@ -188,7 +188,7 @@ def approve(
     key: Annotated[Path, typer.Option(help="Your private key (identity keygen)")],
 ) -> None:
     """Signs the model's current manifest with your key and submits it. Exits 1, with the reasons, when it does not count."""
-    private = _private_key(key)
+    private = private_key(key)
 
     async def work(management: Management, _: Principal) -> Any:
         from lineage.statements import approve as sign
@@ -206,7 +206,7 @@ def approve(
     session(context).result(decision.as_json(), show_decision(decision))
 
 
-def _private_key(path: Path) -> Any:
+def private_key(path: Path) -> Any:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
 from cli.session import read_bytes, session, table
 from core import jsonread
 from core.decision import DOMAINS, Decision
-from core.errors import BadInput
+from core.errors import BadInput, ConfigError
 from core.settings import Policy
 
-app = typer.Typer(help="Rules: list, check, test, start, try.", no_args_is_help=True)
+app = typer.Typer(help="Rules: list, check, test, start, try, bundle.", no_args_is_help=True)
 
 Extra = Annotated[
     list[Path] | None,
@@ -92,7 +93,8 @@ def evaluate(
     context: typer.Context,
     domain: Annotated[str, typer.Argument(help=" | ".join(DOMAINS))],
     file: Annotated[str, typer.Option("--file", "-f", help="The input as JSON; - for standard input.")],
-    engine: Annotated[Literal["embedded", "opa"], typer.Option(help="Which engine decides.")] = "embedded",
+    engine: Annotated[Literal["auto", "embedded", "wasm", "opa"], typer.Option(help="Which engine decides.")] = "auto",
+    bundle: Annotated[Path | None, typer.Option(help="A bundle file instead of policy.bundle or the shipped rules.")] = None,
     opa_url: Annotated[str | None, typer.Option(help="The OPA server, for --engine opa.")] = None,
     extra: Extra = None,
 ) -> None:
@@ -102,11 +104,26 @@ def evaluate(
     if (engine == "opa") != (opa_url is not None):
         raise BadInput("--opa-url goes with --engine opa, and --engine opa needs it")
     here = session(context)
-    policy = Policy(engine=engine, url=opa_url, extra=[str(folder) for folder in _extra(context, extra)])
+    policy = _policy(here.settings.policy, engine, bundle, opa_url, _extra(context, extra))
     document = jsonread.loads_object(read_bytes(file))
     decision = load(here.settings.model_copy(update={"policy": policy})).decide(domain, document)  # type: ignore[arg-type]  # decide checks it
     here.result(decision.as_json(), show_decision(decision))
     raise typer.Exit(0 if decision.allow else 1)
+
+
+def _policy(configured: Policy, engine: str, bundle: Path | None, url: str | None, extra: list[Path]) -> Policy:
+    """The settings with what the command line says instead. ConfigError where that does not go together."""
+    values = {
+        "engine": engine,
+        "url": url,
+        "bundle": str(bundle) if bundle else configured.bundle,
+        "verify_key": None if bundle else configured.verify_key,
+        "extra": [str(folder) for folder in extra],
+    }
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(error.errors(include_input=False, include_url=False)[0]["msg"], where="policy") from error
 
 
 def show_decision(decision: Decision) -> str:

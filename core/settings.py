@@ -40,10 +40,14 @@ class Storage(_Section):
 
 
 class Policy(_Section):
-    engine: Literal["auto", "embedded", "opa"] = "auto"
-    """`auto` is `embedded` as long as no bundle brings a Wasm module."""
+    engine: Literal["auto", "embedded", "wasm", "opa"] = "auto"
+    """`auto`: `wasm` when the bundle brings a module, else `embedded`."""
     url: Url | None = None
     """The OPA server, for `engine: opa`."""
+    bundle: str | None = None
+    """A bundle file (`portcullis policy bundle build`); the shipped rules and `extra` when it is not set."""
+    verify_key: str | None = None
+    """An Ed25519 public key in PEM: a bundle that it did not sign is not loaded."""
     extra: list[str] = []
     """Folders with the operator's own rules, laid out as rules/DOMAIN/RULE/."""
     deadline_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_000
@@ -52,6 +56,12 @@ class Policy(_Section):
     def _url_with_opa(self) -> Policy:
         if (self.engine == "opa") != (self.url is not None):
             raise ValueError("policy.url goes with engine: opa, and engine: opa needs it")
+        if self.engine == "wasm" and self.bundle is None:
+            raise ValueError("engine: wasm needs policy.bundle, a bundle with a Wasm module")
+        if self.bundle is not None and self.extra:
+            raise ValueError("policy.extra is what a bundle is built with; with policy.bundle it does nothing")
+        if self.verify_key is not None and self.bundle is None:
+            raise ValueError("policy.verify_key is for policy.bundle, which is not set")
         return self
 
 

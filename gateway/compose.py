@@ -22,9 +22,8 @@ from gateway.upstream import Pool, Routes
 from identity.bearer import bearer
 from identity.keys import ApiKeys
 from identity.pepper import load_pepper
-from policies.engine import load
+from policies.engine import load, rule_ids
 from policies.store import ConfigStore
-from policies.tree import rule_ids
 from redaction.channel import Channel, command
 from redaction.policy import read_policy
 from storage.database import Database, open_database
@@ -77,7 +76,7 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
             files=files,
             clock=clock,
             home=settings.tenant,
-            rules=rule_ids(settings.policy.extra),
+            rules=rule_ids(settings.policy),
         )
         await config.refresh()
         pepper = load_pepper(Path(settings.keys.path) / "pepper")

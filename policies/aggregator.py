@@ -39,8 +39,8 @@ import data.portcullis.lib.obligations
 
 decision := {{
 	"allow": allow,
-	"evaluated": [rule | some rule in evaluated],
-	"grants": [grant | some grant in granted],
+	"evaluated": sort([rule | some rule in evaluated]),
+	"grants": sort([grant | some grant in granted]),
 	"violations": [entry | some key in sort([[e.rule, e.path, e] | some e in violations]); entry := key[2]],
 	"warnings": [entry | some key in sort([[e.rule, e.path, e] | some e in warnings]); entry := key[2]],
 	"obligations": obligations.obligations,

@@ -17,32 +17,70 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
 from core.canonical import canonical, sha256
 from core.decision import DOMAINS, MANDATORY, NEEDS_GRANT, Decision, Domain, Violation
-from core.errors import BadInput
+from core.errors import BadInput, ConfigError
 from core.ids import uuid7
-from core.settings import Settings
+from core.settings import Policy, Settings
+from policies import tree
 from policies.answer import Answer, read_answer
 from policies.bundle import Bundle
 from policies.catalogue import Catalogue
 from policies.check import Loaded, load_modules, load_tree
+from policies.distribution import Distribution, read_file
 from policies.embedded import Embedded
 from policies.evaluate import EngineFailure, Evaluator
 from policies.messages import explain, own_violation
 from policies.opa import OpaServer
 from policies.validate import Problem, check_input
+from policies.wasm import Wasm
 
 
 def load(settings: Settings) -> Engine:
-    """The engine that `settings.policy` asks for, over the shipped rules and the operator's extra folders.
+    """The engine that `settings.policy` asks for, over its bundle, or over the shipped rules and the operator's extra folders.
 
-    ConfigError when a rule is not permitted, not complete, or there is none; an OPA server is first asked at the first decision.
+    ConfigError when a rule is not permitted, not complete, or there is none; BadSignature or Broken for a bundle that is not what
+    it should be; an OPA server is first asked at the first decision.
     """
     policy = settings.policy
-    loaded = load_tree(None, [Path(folder) for folder in policy.extra])
+    if policy.bundle is None:
+        loaded, module = load_tree(None, [Path(folder) for folder in policy.extra]), None
+    else:
+        found = _distribution(policy)
+        loaded, module = found.loaded, found.wasm
     if policy.engine == "opa":
         return Engine(loaded, OpaServer(str(policy.url), loaded.bundle, deadline_ms=policy.deadline_ms))
-    return Engine(loaded, Embedded(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
+    if policy.engine == "wasm" and module is None:
+        raise ConfigError("engine: wasm needs a bundle with a Wasm module; build it where an opa program is", where="policy")
+    if policy.engine == "embedded" or module is None:
+        return Engine(loaded, Embedded(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
+    return Engine(loaded, Wasm(module, deadline_ms=policy.deadline_ms))
+
+
+def rule_ids(policy: Policy) -> frozenset[str]:
+    """The ids of the rules that decide under these settings."""
+    if policy.bundle is not None:
+        return frozenset(rule.id for rule in _distribution(policy).loaded.catalogue.rules())
+    return tree.rule_ids(policy.extra)
+
+
+def _distribution(policy: Policy) -> Distribution:
+    return read_file(Path(str(policy.bundle)), key=None if policy.verify_key is None else _verify_key(policy.verify_key))
+
+
+def _verify_key(path: str) -> Ed25519PublicKey:
+    where = f"policy.verify_key: {path}"
+    try:
+        key = load_pem_public_key(Path(path).read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError("is no public key in PEM that can be read", where=where) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError("is not an Ed25519 key", where=where)
+    return key
 
 
 def load_embedded(root: Path | None = None, extra: Sequence[Path] = ()) -> Engine:

@@ -1,0 +1,224 @@
+"""A bundle as one file that travels: OPA's own bundle format (a gzipped tar), built bit for bit the same from the same rules.
+
+    .manifest           OPA's: the revision, the roots; under metadata.portcullis what the bundle holds and the Wasm module's digest
+    lib/… rules/… generated/…   the Rego modules
+    policy.wasm         the same rules, compiled with one entrypoint per domain; only where an `opa` program was there
+    .signatures.json    a JSON web token (EdDSA) over every file, as `opa sign` makes it and `opa run --verification-key` checks it
+
+The revision names the Rego alone (`policies.bundle`); `.manifest` leaves `wasm` out, for an OPA built without a Wasm engine stops on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from core.canonical import sha256
+from core.decision import DOMAINS, MANDATORY
+from core.errors import BadInput, BadSignature, Broken, ConfigError, Unavailable
+from core.jsonread import loads_object
+from policies.bundle import MANIFEST, Bundle
+from policies.check import Loaded, load_modules
+
+WASM, SIGNATURES = "policy.wasm", ".signatures.json"
+FORMAT = "portcullis.dev/bundle/v1"
+STRUCTURED = frozenset({MANIFEST, "data.json", SIGNATURES})
+"""Files that OPA hashes by their content and not by their bytes."""
+MAX_BYTES = 64 * 1024 * 1024
+MAX_FILES = 5_000
+COMPILE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A bundle file, read and checked. `signed`: by the key that was asked for."""
+
+    loaded: Loaded
+    wasm: bytes | None
+    about: Mapping[str, Any]
+    signed: bool
+
+    @property
+    def revision(self) -> str:
+        return self.loaded.bundle.revision
+
+
+def build(loaded: Loaded, *, wasm: bytes | None, tests: int, key: Ed25519PrivateKey | None = None) -> bytes:
+    """The bundle file of these rules. The same arguments give the same bytes (Ed25519 signatures are deterministic)."""
+    files = loaded.bundle.files()
+    if wasm is not None:
+        files[WASM] = wasm
+    manifest = json.loads(files[MANIFEST])
+    manifest["metadata"] = {"portcullis": _about(loaded, wasm, tests)}
+    files[MANIFEST] = json.dumps(manifest, sort_keys=True).encode() + b"\n"
+    if key is not None:
+        files[SIGNATURES] = sign(files, key)
+    return _packed(files)
+
+
+def _about(loaded: Loaded, wasm: bytes | None, tests: int) -> dict[str, Any]:
+    rules = [rule.id for rule in loaded.catalogue.rules()]
+    return {
+        "format": FORMAT,
+        "wasm": None if wasm is None else sha256(wasm),
+        "rules": {domain: sorted(rule for rule in rules if rule.startswith(f"{domain}/")) for domain in DOMAINS},
+        "mandatory": {domain: list(MANDATORY[domain]) for domain in DOMAINS},
+        "tests": tests,
+    }
+
+
+def read(data: bytes, *, key: Ed25519PublicKey | None = None, where: str = "bundle") -> Distribution:
+    """The bundle in `data`, every rule checked as at load.
+
+    With `key`, BadSignature unless it signed exactly these files. Broken for what is no bundle, for content that is not its
+    revision, and for a Wasm module that is not the one the manifest names.
+    """
+    files = _unpacked(data, where)
+    signatures = files.pop(SIGNATURES, None)
+    if key is not None:
+        if signatures is None:
+            raise BadSignature("the bundle is not signed, and policy.verify_key asks for it", where=where)
+        verify(files, signatures, key, where=where)
+    wasm = files.pop(WASM, None)
+    bundle = Bundle.from_files(files)
+    about = loads_object(files[MANIFEST]).get("metadata", {})
+    about = about.get("portcullis") if isinstance(about, dict) else None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise Broken(f"the manifest does not say {FORMAT}; build it with portcullis policy bundle build", where=where)
+    if about.get("wasm") != (None if wasm is None else sha256(wasm)):
+        raise Broken("policy.wasm is not the module that the manifest names", where=where)
+    return Distribution(load_modules(bundle), wasm, about, signed=key is not None)
+
+
+def read_file(path: Path, *, key: Ed25519PublicKey | None = None) -> Distribution:
+    """As `read`. ConfigError when the file cannot be read."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"has more than {MAX_BYTES} bytes", where=str(path))
+        return read(path.read_bytes(), key=key, where=str(path))
+    except OSError as error:
+        raise ConfigError(f"the bundle cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def compile_wasm(bundle: Bundle, opa: str) -> bytes:
+    """The rules as a Wasm module, by the program `opa`. Unavailable when it cannot be run, Broken when it does not like them."""
+    with tempfile.TemporaryDirectory(prefix="portcullis-bundle-") as folder:
+        bundle.write(Path(folder) / "rules")
+        entrypoints = [part for domain in DOMAINS for part in ("-e", f"portcullis/{domain}/decision")]
+        command = [opa, "build", "-t", "wasm", *entrypoints, "-b", "rules", "-o", "out.tar.gz"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(f"the program cannot be run: {type(error).__name__}", where=opa) from error
+        if done.returncode != 0:
+            raise Broken(f"opa build: {done.stderr.strip()[:500]}", where=opa)
+        return _unpacked((Path(folder) / "out.tar.gz").read_bytes(), "out.tar.gz")[WASM]
+
+
+def find_opa() -> str | None:
+    """An OPA program: PORTCULLIS_OPA, else the one on PATH."""
+    return os.environ.get("PORTCULLIS_OPA") or shutil.which("opa")
+
+
+# --- signatures, as OPA makes and checks them --------------------------------------------------------------------------
+
+
+def sign(files: Mapping[str, bytes], key: Ed25519PrivateKey) -> bytes:
+    """`.signatures.json` over `files` (openpolicyagent.org/docs/management-bundles, Signature Format; RFC 7515, RFC 8037)."""
+    signed = b".".join(_encoded(part) for part in ({"alg": "EdDSA"}, {"files": _listed(files)}))
+    token = signed + b"." + base64.urlsafe_b64encode(key.sign(signed)).rstrip(b"=")
+    return json.dumps({"signatures": [token.decode()]}).encode() + b"\n"
+
+
+def verify(files: Mapping[str, bytes], signatures: bytes, key: Ed25519PublicKey, *, where: str) -> None:
+    """BadSignature unless `signatures` is `key`'s over exactly `files`: none changed, missing or added."""
+    tokens = loads_object(signatures).get("signatures")
+    parts = (
+        tokens[0].encode().split(b".") if isinstance(tokens, list) and len(tokens) == 1 and isinstance(tokens[0], str) else []
+    )
+    if len(parts) != 3:
+        raise BadSignature("there must be exactly one signature, a JSON web token", where=where)
+    try:
+        header, payload, signature = (_decoded(part) for part in parts)
+        if loads_object(header) not in ({"alg": "EdDSA"}, {"alg": "EdDSA", "typ": "JWT"}):
+            raise BadSignature("is not signed by EdDSA", where=where)
+        key.verify(signature, parts[0] + b"." + parts[1])
+        listed = loads_object(payload).get("files")
+    except (InvalidSignature, binascii.Error, ValueError) as error:
+        raise BadSignature("the signature is not by the key of policy.verify_key, or not over this", where=where) from error
+    except BadInput as error:
+        raise BadSignature("the signature cannot be read", where=where) from error
+    if not isinstance(listed, list) or sorted(listed, key=str) != sorted(_listed(files), key=str):
+        raise BadSignature("a file was changed, added or taken away after the bundle was signed", where=where)
+
+
+def _listed(files: Mapping[str, bytes]) -> list[dict[str, str]]:
+    return [{"algorithm": "SHA-256", "hash": _hash(name, data), "name": name} for name, data in sorted(files.items())]
+
+
+def _hash(name: str, data: bytes) -> str:
+    """OPA hashes JSON documents by their content: keys sorted, no white space."""
+    if name in STRUCTURED:
+        data = json.dumps(loads_object(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _encoded(value: Mapping[str, Any]) -> bytes:
+    return base64.urlsafe_b64encode(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).rstrip(b"=")
+
+
+def _decoded(part: bytes) -> bytes:
+    return base64.b64decode(part + b"=" * (-len(part) % 4), altchars=b"-_", validate=True)
+
+
+# --- the archive -------------------------------------------------------------------------------------------------------
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    """Sorted, owned by nobody, dated 1970: the bytes depend on the content alone."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=9, mtime=0) as stream:
+        stream.write(plain.getvalue())
+    return packed.getvalue()
+
+
+def _unpacked(data: bytes, where: str) -> dict[str, bytes]:
+    """The regular files of the archive by name. Broken for anything else in it, a name twice, or more than is read."""
+    files: dict[str, bytes] = {}
+    left = MAX_BYTES
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for entry in archive:
+                name = entry.name.removeprefix("/").removeprefix("./")
+                left -= entry.size
+                if not entry.isfile() or left < 0 or name in files or len(files) >= MAX_FILES:
+                    raise Broken(
+                        "holds something other than plain files, a name twice, or too much", where=f"{where}: {name[:120]}"
+                    )
+                content = archive.extractfile(entry)
+                files[name] = content.read() if content is not None else b""
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise Broken("is no bundle: not a gzipped tar archive", where=where) from error
+    return files
