@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +15,8 @@ import typer
 
 from cli.policy import show_decision
 from cli.session import Session, session, table
-from core.errors import Conflict, NotFound
-from core.names import ModelRef
+from core.errors import BadInput, Conflict, NotFound, PortcullisError
+from core.names import ModelRef, check_digest
 
 if TYPE_CHECKING:
     from api.compose import Management
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sealed, signed weights: FLOE, OMS, keys released by policy.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(help="A sealed folder")]
+Folder = Annotated[str, typer.Argument(help="A sealed folder, or sealed://PATH@sha256:… to say which one it must be")]
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME@VERSION", help="The registered version")]
 
 
@@ -64,6 +67,9 @@ def seal_folder(
 
     Example: portcullis weights seal ./llama ./llama-sealed --model llama-3@7
     """
+    from weights.reference import SealedReference
+
+    here = session(context)
     ref = None if model is None else ModelRef.parse(model)
 
     async def work(management: Management, operator: Principal) -> Sealed:
@@ -72,16 +78,21 @@ def seal_folder(
         if ref is not None and await management.registry.model(operator.tenant, ref) is None:
             raise NotFound(f"{ref} is not registered; nothing was sealed")
         size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file() and not path.is_symlink())
-        with _progress(session(context), "sealing", size) as advance:
-            made = await seal(source, target, management.weight_keys, progress=advance)
+        async with _careful():
+            with _progress(here, "sealing", size) as advance:
+                made = await seal(source, target, management.weight_keys, progress=advance)
         if ref is not None:
-            await management.models.set_manifest(ref, made.digest, by=operator)
+            try:
+                await management.models.set_manifest(ref, made.digest, by=operator)
+            except PortcullisError:
+                here.say(f"sealed into {target}, but not registered; later: model register {ref} --manifest {made.digest}")
+                raise
         return made
 
-    made = session(context).run(work)
-    uri = f"sealed://{target.name}@{made.digest}"
+    made = here.run(work)
+    uri = str(SealedReference(str(target), made.digest))
     shown = {"manifest": made.digest, "files": len(made.manifest.files), "uri": uri, "model": model}
-    session(context).result(shown, f"{made.digest}\n{uri}")
+    here.result(shown, f"{made.digest}\n{uri}")
 
 
 @app.command("open")
@@ -91,24 +102,30 @@ def open_folder(
     target: Annotated[Path, typer.Argument(help="The folder of plain weights to make")],
     model: Annotated[str, typer.Option("--model", metavar="NAME@VERSION", help="The registered version it is")],
 ) -> None:
-    """Opens a sealed folder when policy releases its key. Exits 1, with the reasons, when it does not."""
+    """Opens a sealed folder when policy releases its key. Exits 1, with the reasons, when it does not.
+
+    Example: portcullis weights open ./llama-sealed ./llama --model llama-3@7
+    """
     here = session(context)
     if target.exists():
         raise Conflict("is there already; choose another place", where=str(target))
 
     async def work(management: Management, operator: Principal) -> Any:
-        from weights.sealed import check, inspect, open_sealed, total
+        from weights.sealed import check_listing, open_sealed, total
 
-        sealed = inspect(source)
-        check(sealed)
+        sealed = _look(source)
+        check_listing(sealed)
         engine = management.engine()
-        try:
-            released = await management.key_release(engine).release(operator, ModelRef.parse(model), sealed.digest, sealed.keys)
-        finally:
-            engine.close()
-        if released.key is not None:
-            with _progress(here, "opening", total(sealed.manifest.files)) as advance:
-                open_sealed(sealed, target, released.key, progress=advance)
+        async with _careful():
+            try:
+                released = await management.key_release(engine).release(
+                    operator, ModelRef.parse(model), sealed.digest, sealed.keys
+                )
+            finally:
+                engine.close()
+            if released.key is not None:
+                with _progress(here, "opening", total(sealed.manifest.files)) as advance:
+                    await open_sealed(sealed, target, released.key, progress=advance)
         return released.decision
 
     decision = here.run(work)
@@ -119,12 +136,21 @@ def open_folder(
 @app.command()
 def sign(
     context: typer.Context,
-    folder: Folder,
+    folder: Annotated[Path, typer.Argument(help="The folder to sign")],
     key: Annotated[Path, typer.Option(help="Your private signing key (weights keygen --signing)")],
 ) -> None:
-    """Signs a folder by OMS, every file but keys.json; writes model.sig into it."""
-    from weights import signing
+    """Signs a folder by OMS, every file but keys.json; writes model.sig into it. A sealed folder is checked first.
 
+    Example: portcullis weights sign ./llama-sealed --key release.pem
+    """
+    from weights import signing
+    from weights.manifest import KEYS
+    from weights.sealed import check, inspect
+
+    if (folder / KEYS).exists():
+        sealed = inspect(folder)
+        with _progress(session(context), "checking", sum(file.sealed_size for file in sealed.manifest.files)) as advance:
+            check(sealed, progress=advance)
     signature = signing.sign(folder, key)
     session(context).result({"signature": str(signature)}, str(signature))
 
@@ -140,18 +166,14 @@ def verify(
 
     Example: portcullis weights verify ./llama-sealed --key release.pem.pub
     """
-    from core.errors import BadSignature
     from weights import signing
-    from weights.sealed import check, inspect
+    from weights.sealed import check
 
-    sealed = inspect(folder)
-    if digest is not None and digest != sealed.digest:
-        raise BadSignature(f"NOT VERIFIED: the manifest is {sealed.digest}", where=str(folder))
-    size = sum(file.sealed_size for file in sealed.manifest.files)
-    with _progress(session(context), "checking", size) as advance:
+    sealed = _look(folder, digest)
+    with _progress(session(context), "checking", sum(file.sealed_size for file in sealed.manifest.files)) as advance:
         check(sealed, progress=advance)
     if key is not None:
-        signing.verify(folder, key)
+        signing.verify(sealed.folder, key)
     signature = "verified" if key is not None else "not checked: no --key" if sealed.signed else "none"
     shown = {"manifest": sealed.digest, "files": len(sealed.manifest.files), "signature": signature}
     session(context).result(shown, f"{sealed.digest}: {len(sealed.manifest.files)} files whole; signature {signature}")
@@ -159,10 +181,11 @@ def verify(
 
 @app.command()
 def inspect(context: typer.Context, folder: Folder) -> None:
-    """What a sealed folder holds; needs no key."""
-    from weights.sealed import inspect as look
+    """What a sealed folder says of itself; needs no key, and checks no file (weights verify does).
 
-    sealed = look(folder)
+    Example: portcullis weights inspect ./llama-sealed
+    """
+    sealed = _look(folder)
     shown = table("FILE", "BYTES", "TENSORS")
     for file in sealed.manifest.files:
         shown.add_row(file.path, f"{file.size:,}", "" if file.tensors is None else str(file.tensors))
@@ -178,6 +201,45 @@ def inspect(context: typer.Context, folder: Folder) -> None:
         keys = ", ".join(f"{key.provider}/{key.kek}" for key in sealed.keys)
         here.out.print(f"{sealed.digest}\nkeys: {keys}\nsigned: {'yes' if sealed.signed else 'no'}", markup=False)
     here.result(value, shown)
+
+
+def _look(place: str, digest: str | None = None) -> Sealed:
+    """The sealed folder at a path, or at a sealed:// reference, which says its digest. SealBroken when it is another one."""
+    from weights.reference import SCHEME, SealedReference
+    from weights.sealed import inspect as look
+
+    if digest is not None:
+        check_digest(digest, "--digest")
+    if not place.startswith(SCHEME):
+        return look(Path(place), expected=digest)
+    reference = SealedReference.parse(place)
+    if digest not in (None, reference.digest):
+        raise BadInput("--digest and the reference name different manifests", where=place)
+    return look(Path(reference.path), expected=reference.digest)
+
+
+@asynccontextmanager
+async def _careful() -> AsyncIterator[None]:
+    """While plain weights and their key are in this process: no core dump holds them, and a SIGTERM cleans up as Ctrl-C does."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+        if task is not None:
+            task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if ended:
+            raise typer.Exit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -155,12 +155,20 @@ def decrypt(ciphertext: bytes, key: bytes, aad: bytes, parameters: Parameters = 
             return b"".join(parts)
 
 
+class Reader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Seekable(Reader, Protocol):
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int: ...
+
+
 class Writer(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
 def encrypt_file(
-    source: BinaryIO,
+    source: Reader,
     sink: Writer,
     key: bytes,
     aad: bytes,
@@ -188,23 +196,28 @@ class Opener:
     """A sealed file, read anywhere. The last segment is authenticated first, so that a cut file is known as such before its
     length means anything (rage#195). After one error every further read fails: nobody goes on with half a file."""
 
-    def __init__(self, source: BinaryIO, key: bytes, aad: bytes, parameters: Parameters = DEFAULT) -> None:
+    def __init__(self, source: Seekable, key: bytes, aad: bytes, parameters: Parameters = DEFAULT) -> None:
         self._source = source
         self._parameters = parameters
         self._broken = False
         total = source.seek(0, os.SEEK_END)
         source.seek(0)
-        self._message = _opened(_read(source, HEADER_BYTES), key, aad, parameters)
+        self._header = _read(source, HEADER_BYTES)
+        self._message = _opened(self._header, key, aad, parameters)
         body = total - HEADER_BYTES
         self._inner = max(0, -(-body // parameters.segment_bytes) - 1)
         """How many segments come before the last one."""
         self.size = self._inner * parameters.plain_bytes + len(self._segment(self._inner))
         """The plaintext's length."""
 
-    def segments(self) -> Iterator[bytes]:
-        """The plaintext in order, each piece authenticated before it is given."""
+    def segments(self, seen: Callable[[bytes], object] = lambda _: None) -> Iterator[bytes]:
+        """The plaintext in order, each piece authenticated before it is given.
+
+        `seen` gets the ciphertext in order, exactly the bytes that were decrypted: a digest over them is a digest over what was read.
+        """
+        seen(self._header)
         for position in range(self._inner + 1):
-            yield self._segment(position)
+            yield self._segment(position, seen)
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, fewer at the end. BadInput for a negative one."""
@@ -218,18 +231,19 @@ class Opener:
             parts.append(piece[max(0, offset - position * step) : end - position * step])
         return b"".join(parts)
 
-    def _segment(self, position: int) -> bytes:
+    def _segment(self, position: int, seen: Callable[[bytes], object] = lambda _: None) -> bytes:
         if self._broken:
             raise SealBroken("an earlier read of this file failed; nothing more is read", where=f"segment {position}")
         self._broken = True
         self._source.seek(HEADER_BYTES + position * self._parameters.segment_bytes)
         segment = _read(self._source, self._parameters.segment_bytes)
+        seen(segment)
         plain = self._message.open(segment, position, last=position == self._inner)
         self._broken = False
         return plain
 
 
-def _read(source: BinaryIO, size: int) -> bytes:
+def _read(source: Reader, size: int) -> bytes:
     """Exactly `size` bytes, fewer only at the end of the file."""
     data = source.read(size)
     while len(data) < size and (more := source.read(size - len(data))):

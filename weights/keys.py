@@ -9,6 +9,7 @@ import base64
 import binascii
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,14 +17,18 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from core.errors import BadInput, NotFound, SealBroken, Unavailable
+from core.errors import BadInput, ConfigError, NotFound, SealBroken, Unavailable
 from core.ids import uuid7
 from core.names import check_digest
+from weights.files import sync_folder
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + 16
 _CONTEXT = b"portcullis.dev weights key v1\x00"
+_PROVIDER = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:/._-]{0,255}\Z")
+"""What goes into the evidence log with a release; ARNs and resource names fit, sentences and addresses do not."""
 _KEK = re.compile(r"local-[0-9a-f-]{36}\Z")
 
 
@@ -45,6 +50,8 @@ class WrappedKey:
             raise BadInput("a wrapped key has exactly provider, kek and wrapped", where="keys")
         if not all(isinstance(item, str) and 0 < len(item) <= 2048 for item in value.values()):
             raise BadInput("must be short texts", where="keys")
+        if not _PROVIDER.match(value["provider"]) or not _ID.match(value["kek"]):
+            raise BadInput("provider and kek are names as key services write them; no blanks, no @", where="keys")
         try:
             wrapped = base64.b64decode(value["wrapped"], validate=True)
         except (binascii.Error, ValueError) as error:
@@ -76,14 +83,24 @@ class InsecureLocalKeys:
         kek = f"local-{uuid7()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self._folder / f"{kek}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._create(kek)
+            sync_folder(self._folder)
+        except OSError as error:
+            raise Unavailable(f"the key cannot be written: {error.strerror}", where=str(self._folder)) from error
+        return kek
+
+    def _create(self, kek: str) -> None:
+        """Written whole under a name of its own, then linked: a key that is there is a whole one, and on the disk."""
+        draft = self._folder / f".{kek}.draft"
+        try:
+            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(file, "wb") as stream:
                 stream.write(os.urandom(KEY_BYTES))
                 stream.flush()
                 os.fsync(stream.fileno())
-        except OSError as error:
-            raise Unavailable(f"the key cannot be written: {error.strerror}", where=str(self._folder)) from error
-        return kek
+            os.link(draft, self._folder / f"{kek}.key")
+        finally:
+            draft.unlink(missing_ok=True)
 
     def list(self) -> list[str]:
         """The ids, oldest first (they begin with the time they were made)."""
@@ -113,12 +130,16 @@ class InsecureLocalKeys:
             raise SealBroken("the wrapped key was changed, or belongs to another manifest", where="keys") from None
 
     def _read(self, kek: str) -> bytes:
+        path = self._folder / f"{kek}.key"
         try:
-            key = (self._folder / f"{kek}.key").read_bytes()
+            status = path.stat()
+            key = path.read_bytes()
         except FileNotFoundError as error:
             raise NotFound("the key-encryption key is not here", where=kek) from error
         except OSError as error:
             raise Unavailable(f"the key-encryption key cannot be read: {error.strerror}", where=kek) from error
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ConfigError("others may read this key-encryption key; run chmod 600 on it", where=str(path))
         if len(key) != KEY_BYTES:
             raise Unavailable("the key-encryption key has a wrong length", where=kek)
         return key

@@ -74,6 +74,11 @@ class Manifest:
         return context(self.seal, file.path)
 
 
+def has_tensors(path: str) -> bool:
+    """Whether a file must be safetensors, and so says how many tensors it has."""
+    return path.endswith(".safetensors")
+
+
 def context(seal: str, path: str) -> bytes:
     return f"{FORMAT}\x00{seal}\x00{path}".encode()
 
@@ -111,9 +116,9 @@ def check_paths(paths: Sequence[str]) -> None:
     folded: dict[str, str] = {}
     for path in paths:
         _check_path(path)
-        other = folded.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
-        if other != path:
-            raise BadInput("two paths differ only in case or composition", where=path[:120])
+        for part in (path, *map(str, PurePosixPath(path).parents)):
+            if folded.setdefault(unicodedata.normalize("NFC", part).casefold(), part) != part:
+                raise BadInput("two paths differ only in case or composition", where=path[:120])
     files = set(paths)
     for path in paths:
         if any(str(parent) in files for parent in PurePosixPath(path).parents):
@@ -138,6 +143,8 @@ def _file(entry: Any) -> SealedFile:
     numbers = [entry["size"], entry["sealed_size"], entry.get("tensors", 0)]
     if not isinstance(entry["path"], str) or not all(_natural(number) for number in numbers):
         raise BadInput("path is a text, sizes are whole numbers", where=f"{MANIFEST}: files")
+    if has_tensors(entry["path"]) != ("header_digest" in entry):
+        raise BadInput("tensors and header_digest stand for a .safetensors file, and only there", where=entry["path"][:120])
     if "header_digest" in entry:
         check_digest(entry["header_digest"], "header digest")
     return SealedFile(

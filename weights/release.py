@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.decision import Decision
-from core.errors import Forbidden, SealBroken, Unavailable
+from core.errors import Forbidden, NotFound, PortcullisError, SealBroken, Unavailable
 from core.inputs import PrincipalFact, WeightsFacts, WeightsInput, WeightsRequest, as_json, mandatory
 from core.names import ModelRef, check_digest
 from core.ports import Clock, Commitments, Engine, ModelRegistry, OperatorConfig, Recorder
 from core.principal import Principal
+from core.record import Entry
 from weights.keys import KeyProvider, WrappedKey
 
 FACTS_SECONDS = 5.0
+KEYS_SECONDS = 10.0
+MAX_NAMED = 16
+UNRESOLVED = "unresolved"
+"""Who asked, where not even that could be found out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,18 @@ class Released:
 
     decision: Decision
     key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class _Asked:
+    principal: Principal
+    ref: ModelRef
+    manifest_digest: str
+    actor: str = UNRESOLVED
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {"manifest": self.manifest_digest}
 
 
 class KeyRelease:
@@ -51,40 +68,57 @@ class KeyRelease:
     ) -> Released:
         """The key of the folder with this manifest, for this model. A denial is a value; it is on record like a release.
 
-        Raises EvidenceUnavailable (no record, no key), Unavailable when facts cannot be had, SealBroken when none of
-        the wrapped keys is this manifest's.
+        1. who asks, as a reference; 2. the facts, under a deadline; 3. the decision; 4. the record of it; 5. the key.
+        What stops 1, 2, 3 or 5 is on record too, and raised: Unavailable when facts or the provider do not answer, NotFound or
+        Forbidden for keys that are not here, SealBroken when none is this manifest's. EvidenceUnavailable: no record, no key.
         """
         check_digest(manifest_digest, "manifest digest")
-        actor = await self._commitments.ref(principal.tenant, principal.id)
-        document = await self._gather(principal, actor, ref, manifest_digest)
-        decision = await self._engine.decide_async("weights", document)
+        asked = _Asked(principal, ref, manifest_digest)
+        try:
+            document = await self._gather(asked)
+            decision = await self._engine.decide_async("weights", document)
+        except PortcullisError as error:
+            await self._record_failure(asked, error, {"step": "decide"})
+            raise
         await self._recorder.decision(
             "key_release",
             decision,
             document,
-            actor=actor,
+            actor=asked.actor,
             tenant=principal.tenant,
             subject=str(ref),
-            digests={"manifest": manifest_digest},
-            details={"keks": [f"{item.provider}/{item.kek}" for item in wrapped[:16]]},
+            digests=asked.digests,
+            details={"keks": [f"{item.provider}/{item.kek}" for item in wrapped[:MAX_NAMED]]},
         )
         if not decision.allow:
             return Released(decision)
-        return Released(decision, await self._unwrap(wrapped, manifest_digest))
+        try:
+            return Released(decision, await self._unwrap(wrapped, manifest_digest))
+        except PortcullisError as error:
+            await self._record_failure(asked, error, {"step": "unwrap", "decision_id": decision.decision_id})
+            raise
 
-    async def _gather(self, principal: Principal, actor: str, ref: ModelRef, manifest_digest: str) -> Mapping[str, Any]:
+    async def _record_failure(self, asked: _Asked, error: PortcullisError, details: Mapping[str, str]) -> None:
+        """A key was asked for, nobody denied it, and none left: on record as `access`, linked to the decision where there is one."""
+        told = {"action": "key_release", "outcome": "not_released", "code": error.code, **details}
+        entry = Entry("access", asked.actor, asked.principal.tenant, str(asked.ref), digests=asked.digests, details=told)
+        await self._recorder.event(entry)
+
+    async def _gather(self, asked: _Asked) -> Mapping[str, Any]:
+        tenant, ref = asked.principal.tenant, asked.ref
         try:
             async with asyncio.timeout(FACTS_SECONDS):
-                model = await self._registry.model(principal.tenant, ref)
-                config = await self._config.weights(principal.tenant, ref)
+                asked.actor = await self._commitments.ref(tenant, asked.principal.id)
+                model = await self._registry.model(tenant, ref)
+                config = await self._config.weights(tenant, ref)
         except TimeoutError as error:
             raise Unavailable("the facts for the decision did not come in time") from error
         request = WeightsRequest(
             action="release",
             model=ref.name,
             version=ref.version,
-            manifest_digest=manifest_digest,
-            principal=PrincipalFact.of(principal, actor),
+            manifest_digest=asked.manifest_digest,
+            principal=PrincipalFact.of(asked.principal, asked.actor),
         )
         return as_json(
             WeightsInput(
@@ -97,10 +131,19 @@ class KeyRelease:
         )
 
     async def _unwrap(self, wrapped: Sequence[WrappedKey], manifest_digest: str) -> bytes:
-        """With the first of the keys that this provider has."""
-        for item in wrapped:
-            if item.provider == self._keys.name:
-                return await self._keys.unwrap(item, manifest_digest)
+        """With the first of the keys that is here: a folder may be wrapped by several, of several providers, old and new."""
+        mine = [item for item in wrapped if item.provider == self._keys.name]
         if not wrapped:
             raise SealBroken("no wrapped key was given", where="keys")
-        raise Forbidden(f"the folder's key is wrapped by {wrapped[0].provider}, which is not configured here")
+        if not mine:
+            raise Forbidden(f"the folder's key is wrapped by {wrapped[0].provider[:80]}, which is not configured here")
+        gone: NotFound | None = None
+        for item in mine:
+            try:
+                async with asyncio.timeout(KEYS_SECONDS):
+                    return await self._keys.unwrap(item, manifest_digest)
+            except NotFound as error:
+                gone = error
+            except TimeoutError as error:
+                raise Unavailable("the key provider did not answer in time") from error
+        raise gone or NotFound("the folder's key-encryption key is not here", where="keys")

@@ -1,6 +1,6 @@
 """A folder of weights, sealed file by file: sealing, opening, inspecting, checking.
 
-What is written appears under its final name only when all of it is whole; what fails half-way leaves nothing behind.
+What is written appears under its final name only when all of it is whole; what fails half-way, or is stopped, leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -8,20 +8,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol, TypeVar
 
 from core.canonical import canonical, sha256
 from core.errors import BadInput, Conflict, NotFound, SealBroken, Unavailable
-from core.ids import uuid7
 from core.jsonread import loads_object
 from weights import tensors
-from weights.floe import DEFAULT, KEY_BYTES, Opener, Parameters, encrypt_file
+from weights.files import Reader, appearing, read_small, reading, walk, write, writing
+from weights.floe import DEFAULT, KEY_BYTES, Opener, Parameters, Writer, encrypt_file
 from weights.keys import WrappedKey
 from weights.manifest import (
     BESIDE,
@@ -34,9 +32,11 @@ from weights.manifest import (
     SealedFile,
     check_paths,
     context,
+    has_tensors,
     read_manifest,
 )
 
+T = TypeVar("T")
 Progress = Callable[[int], None]
 MAX_KEYS = 16
 """How many wrapped keys a folder may bring; more is an attempt to keep us busy."""
@@ -66,49 +66,78 @@ async def seal(
     BadInput for links, devices, odd names and broken safetensors files; Conflict when `target` is there or a file changes
     meanwhile; NotFound without a key-encryption key; Unavailable when it cannot be written.
     """
-    paths = sorted(_walk(source))
+    paths = sorted(walk(source))
     if not paths:
         raise BadInput("holds no file to seal", where=str(source))
     check_paths(paths)
     key, name = os.urandom(KEY_BYTES), os.urandom(16).hex()
-    with _appearing(target) as folder:
-        work = _Work(source, folder, key, name, parameters, progress)
-        files = await asyncio.to_thread(lambda: tuple(_seal_file(work, path) for path in paths))
-        manifest = Manifest(name, parameters, files)
+    with appearing(target) as folder:
+
+        def work(advance: Progress) -> tuple[SealedFile, ...]:
+            one = _Sealing(source, folder, key, name, parameters, advance)
+            return tuple(one.file(path) for path in paths)
+
+        manifest = Manifest(name, parameters, await _aside(work, progress))
         wrapped = await keys.wrap(key, manifest.digest)
-        _write(folder / MANIFEST, manifest.encode())
-        _write(folder / KEYS, canonical({"v": 1, "keys": [wrapped.as_json()]}))
+        write(folder / MANIFEST, manifest.encode())
+        write(folder / KEYS, canonical({"v": 1, "keys": [wrapped.as_json()]}))
     return Sealed(target, manifest, manifest.digest, (wrapped,), signed=False)
 
 
-def open_sealed(sealed: Sealed, target: Path, key: bytes, *, progress: Progress = lambda _: None) -> None:
-    """Writes the plain files into the new folder `target` (0700). SealBroken when anything is not as the manifest says."""
-    check(sealed)
-    with _appearing(target) as folder:
-        for file in sealed.manifest.files:
-            _open_file(sealed, file, folder / file.path, key, progress)
+async def open_sealed(sealed: Sealed, target: Path, key: bytes, *, progress: Progress = lambda _: None) -> None:
+    """Writes the plain files into the new folder `target` (0700). SealBroken when anything is not as the manifest says.
+
+    Every file is opened once: its digest is taken over the very bytes that are decrypted, so that somebody who holds the key and
+    exchanges a file after it was checked gains nothing.
+    """
+    check_listing(sealed)
+    with appearing(target) as folder:
+
+        def work(advance: Progress) -> None:
+            for file in sealed.manifest.files:
+                _open_file(sealed, file, folder, key, advance)
+
+        await _aside(work, progress)
 
 
-def inspect(folder: Path) -> Sealed:
-    """What a sealed folder says of itself; needs no key. NotFound when it is none, BadInput when it cannot be read."""
-    data = _small(folder / MANIFEST, MAX_MANIFEST_BYTES)
-    return Sealed(folder, read_manifest(data), sha256(data), _wrapped(folder), (folder / SIGNATURE).is_file())
+def inspect(folder: Path, *, expected: str | None = None) -> Sealed:
+    """What a sealed folder says of itself; needs no key. NotFound when it is none, BadInput when it cannot be read, SealBroken when
+    its manifest's digest is not the `expected` one."""
+    try:
+        data = read_small(folder / MANIFEST, MAX_MANIFEST_BYTES)
+        wrapped = read_small(folder / KEYS, 64 * 1024)
+    except NotFound as error:
+        raise NotFound(f"is no sealed folder: {error.where} is not there", where=str(folder)) from error
+    digest = sha256(data)
+    if expected is not None and digest != expected:
+        raise SealBroken(f"the manifest is {digest}, not {expected}", where=str(folder))
+    return Sealed(folder, read_manifest(data), digest, _wrapped(wrapped), (folder / SIGNATURE).is_file())
 
 
-def check(sealed: Sealed, *, progress: Progress = lambda _: None) -> None:
-    """Every sealed byte against the manifest, without a key. SealBroken for a file that is missing, extra, cut or changed."""
-    wanted = {file.sealed_path: file for file in sealed.manifest.files}
-    found = {path for path in _walk(sealed.folder) if path not in BESIDE}
-    if found != wanted.keys():
-        missing, extra = sorted(wanted.keys() - found), sorted(found - wanted.keys())
+def check_listing(sealed: Sealed) -> None:
+    """The folder's files are those of the manifest, none more, none less. SealBroken otherwise."""
+    wanted = {file.sealed_path for file in sealed.manifest.files}
+    found = {path for path in walk(sealed.folder) if path not in BESIDE}
+    if found != wanted:
+        missing, extra = sorted(wanted - found), sorted(found - wanted)
         raise SealBroken(
             f"missing: {', '.join(missing[:5]) or 'nothing'}; not in the manifest: {', '.join(extra[:5]) or 'nothing'}",
             where=str(sealed.folder),
         )
-    for path, file in wanted.items():
-        with _regular(sealed.folder, path) as (stream, size):
-            if size != file.sealed_size or _digest(stream, progress) != file.sealed_digest:
-                raise SealBroken("is not the file that was sealed", where=path)
+
+
+def check(sealed: Sealed, *, progress: Progress = lambda _: None) -> None:
+    """Every sealed byte against the manifest, without a key. SealBroken for a file that is missing, extra, cut or changed."""
+    check_listing(sealed)
+    for file in sealed.manifest.files:
+        with reading(sealed.folder, file.sealed_path) as source:
+            if source.size != file.sealed_size or _digest(source, progress) != file.sealed_digest:
+                raise SealBroken("is not the file that was sealed", where=file.sealed_path)
+
+
+def total(files: Sequence[SealedFile]) -> int:
+    """Plain bytes altogether."""
+    return sum(file.size for file in files)
 
 
 # --- one file ------------------------------------------------------------------------------------------------------------
@@ -117,19 +146,38 @@ def check(sealed: Sealed, *, progress: Progress = lambda _: None) -> None:
 class _Hashed:
     """A sink that also hashes."""
 
-    def __init__(self, sink: BinaryIO) -> None:
+    def __init__(self, sink: Writer) -> None:
         self._sink = sink
         self.hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes, /) -> None:
         self.hash.update(data)
         self.size += len(data)
-        return self._sink.write(data)
+        self._sink.write(data)
+
+
+class _Beginning:
+    """A source that also hashes its first `size` bytes as they pass."""
+
+    def __init__(self, source: Reader, size: int) -> None:
+        self._source = source
+        self._left = size
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data[: self._left])
+        self._left -= min(self._left, len(data))
+        return data
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _Sealing:
     """What sealing every file of one folder shares."""
 
     source: Path
@@ -139,133 +187,64 @@ class _Work:
     parameters: Parameters
     progress: Progress
 
-
-def _seal_file(work: _Work, path: str) -> SealedFile:
-    target = work.folder / (path + SUFFIX)
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _regular(work.source, path) as (stream, size):
-        header = None
-        if path.endswith(".safetensors"):
-            try:
-                header = tensors.read_header(stream, size)
-            except BadInput as error:
-                raise BadInput(error.message, where=f"{path}: {error.where}") from error
-            stream.seek(0)
-        with _new(target) as sink:
-            hashed = _Hashed(sink)
-            aad = context(work.seal, path)
-            plain = encrypt_file(stream, hashed, work.key, aad, work.parameters, progress=work.progress)
-        if plain != size or os.fstat(stream.fileno()).st_size != size:
-            raise Conflict("changed while it was sealed", where=path)
-    digest = "sha256:" + hashed.hash.hexdigest()
-    if header is None:
-        return SealedFile(path, plain, hashed.size, digest)
-    return SealedFile(path, plain, hashed.size, digest, header.tensors, header.digest)
+    def file(self, path: str) -> SealedFile:
+        """Seals one file. The header that the manifest speaks of is the one that was sealed: its bytes are hashed as they pass."""
+        with reading(self.source, path) as source:
+            header = _header(source, path) if has_tensors(path) else None
+            source.seek(0)
+            beginning = _Beginning(source, header.size if header else 0)
+            with writing(self.folder / (path + SUFFIX)) as sink:
+                hashed = _Hashed(sink)
+                plain = encrypt_file(
+                    beginning, hashed, self.key, context(self.seal, path), self.parameters, progress=self.progress
+                )
+            source.check_unchanged()
+        digest = "sha256:" + hashed.hash.hexdigest()
+        if header is None:
+            return SealedFile(path, plain, hashed.size, digest)
+        if beginning.digest != header.digest:
+            raise Conflict("its header changed while it was sealed", where=path)
+        return SealedFile(path, plain, hashed.size, digest, header.tensors, header.digest)
 
 
-def _open_file(sealed: Sealed, file: SealedFile, target: Path, key: bytes, progress: Progress) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _regular(sealed.folder, file.sealed_path) as (stream, _), _new(target) as sink:
-        opener = Opener(stream, key, sealed.manifest.aad(file), sealed.manifest.parameters)
+def _open_file(sealed: Sealed, file: SealedFile, folder: Path, key: bytes, progress: Progress) -> None:
+    target = folder / file.path
+    found = hashlib.sha256()
+    with reading(sealed.folder, file.sealed_path) as source, writing(target) as sink:
+        if source.size != file.sealed_size:
+            raise SealBroken("is not the file that was sealed", where=file.sealed_path)
+        opener = Opener(source, key, sealed.manifest.aad(file), sealed.manifest.parameters)
         if opener.size != file.size:
             raise SealBroken("holds another number of bytes than the manifest says", where=file.path)
-        for piece in opener.segments():
+        for piece in opener.segments(found.update):
             sink.write(piece)
             progress(len(piece))
+    if "sha256:" + found.hexdigest() != file.sealed_digest:
+        raise SealBroken("is not the file that was sealed", where=file.sealed_path)
+    if file.header_digest is not None:
+        _check_tensors(folder, file)
 
 
-# --- files and folders ---------------------------------------------------------------------------------------------------
+def _check_tensors(folder: Path, file: SealedFile) -> None:
+    """What people approved by the manifest is what is in the file. SealBroken otherwise."""
+    with reading(folder, file.path) as source:
+        try:
+            header = _header(source, file.path)
+        except BadInput as error:
+            raise SealBroken(f"its header is broken: {error.message}", where=error.where) from error
+    if (header.tensors, header.digest) != (file.tensors, file.header_digest):
+        raise SealBroken("has another header than the manifest says", where=file.path)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Relative paths of the regular files below `folder`. BadInput for links and anything that is no file or folder."""
-    if not folder.is_dir():
-        raise NotFound("is no folder", where=str(folder))
-    for base, folders, files in os.walk(folder, followlinks=False, onerror=_unreadable):
-        for name in (*folders, *files):
-            path = Path(base) / name
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise BadInput("is a link, a device or a pipe; only plain files are sealed", where=str(path))
-        for name in files:
-            yield (Path(base) / name).relative_to(folder).as_posix()
-
-
-def _unreadable(error: OSError) -> None:
-    raise Unavailable(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
-
-
-@contextmanager
-def _regular(folder: Path, path: str) -> Iterator[tuple[BinaryIO, int]]:
-    """The file, opened once without following a link: what is checked is what is read."""
+def _header(source: Reader, path: str) -> tensors.Header:
     try:
-        file = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise NotFound("is not there", where=path) from error
-    except OSError as error:
-        raise BadInput(f"cannot be opened as a plain file: {error.strerror}", where=path) from error
-    with os.fdopen(file, "rb") as stream:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise BadInput("is no plain file", where=path)
-        yield stream, found.st_size
+        return tensors.read_header(source, source.size)
+    except BadInput as error:
+        raise BadInput(error.message, where=f"{path}: {error.where}" if error.where else path) from error
 
 
-@contextmanager
-def _new(target: Path) -> Iterator[BinaryIO]:
-    """A new file (0600), on the disk when the block ends. Unavailable when it cannot be written whole."""
-    try:
-        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(file)
-    except OSError as error:
-        raise Unavailable(f"cannot be written: {error.strerror}", where=target.name) from error
-
-
-def _write(target: Path, data: bytes) -> None:
-    with _new(target) as stream:
-        stream.write(data)
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A folder that gets its name only when the block ends well; otherwise nothing of it is left."""
-    if target.exists() or target.is_symlink():
-        raise Conflict("is there already; choose another place", where=str(target))
-    partial = target.parent / f".{target.name}.partial-{uuid7()}"
-    try:
-        partial.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise Unavailable(f"cannot be made: {error.strerror}", where=str(target)) from error
-    try:
-        yield partial
-        _name(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _name(partial: Path, target: Path) -> None:
-    try:
-        partial.rename(target)
-    except OSError as error:
-        raise Conflict(f"appeared meanwhile or cannot be named: {error.strerror}", where=str(target)) from error
-
-
-def _small(path: Path, most: int) -> bytes:
-    try:
-        with _regular(path.parent, path.name) as (stream, size):
-            if size > most:
-                raise BadInput(f"has {size} bytes; at most {most} are read", where=path.name)
-            return stream.read(most)
-    except NotFound as error:
-        raise NotFound("this is no sealed folder", where=str(path)) from error
-
-
-def _wrapped(folder: Path) -> tuple[WrappedKey, ...]:
-    document = loads_object(_small(folder / KEYS, 64 * 1024), max_depth=8)
+def _wrapped(data: bytes) -> tuple[WrappedKey, ...]:
+    document = loads_object(data, max_depth=8)
     entries: Any = document.get("keys")
     if document.keys() != {"v", "keys"} or document["v"] != 1 or not isinstance(entries, list):
         raise BadInput("is not a list of wrapped keys of version 1", where=KEYS)
@@ -277,14 +256,27 @@ def _wrapped(folder: Path) -> tuple[WrappedKey, ...]:
     return keys
 
 
-def _digest(stream: BinaryIO, progress: Progress) -> str:
+def _digest(source: Reader, progress: Progress) -> str:
     found = hashlib.sha256()
-    while data := stream.read(CHUNK):
+    while data := source.read(CHUNK):
         found.update(data)
         progress(len(data))
     return "sha256:" + found.hexdigest()
 
 
-def total(files: Sequence[SealedFile]) -> int:
-    """Plain bytes altogether."""
-    return sum(file.size for file in files)
+async def _aside(work: Callable[[Progress], T], progress: Progress) -> T:
+    """`work` in a thread. When we are cancelled it is told to stop, and waited for: nobody writes on behind our back."""
+    stopped = threading.Event()
+
+    def advance(count: int) -> None:
+        if stopped.is_set():
+            raise Unavailable("was stopped")
+        progress(count)
+
+    running = asyncio.ensure_future(asyncio.to_thread(work, advance))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stopped.set()
+        await asyncio.gather(running, return_exceptions=True)
+        raise

@@ -50,6 +50,7 @@ def sign(folder: Path, private_key: Path, *, signature: Path | None = None) -> P
     try:
         config.set_hashing_config(_hashing(folder, target)).sign(folder, target)
     except OSError as error:
+        target.unlink(missing_ok=True)  # half a signature would pass for one until somebody verifies it
         raise Unavailable(f"the signature cannot be written: {error.strerror}", where=str(target)) from error
     except ValueError as error:
         raise BadInput(f"cannot be signed: {error}", where=str(folder)) from error
@@ -57,14 +58,14 @@ def sign(folder: Path, private_key: Path, *, signature: Path | None = None) -> P
 
 
 def verify(folder: Path, public_key: Path, *, signature: Path | None = None) -> None:
-    """Passes when every file of the folder is what this key signed. BadSignature otherwise, NotFound without a signature."""
+    """Passes when every file of the folder is what this key signed. BadSignature otherwise, and when there is no signature."""
     from model_signing import verifying
 
     folder = folder.resolve()
     target = (signature or folder / SIGNATURE).absolute()
     _check_folder(folder)
     if not target.is_file():
-        raise NotFound("there is no signature", where=str(target))
+        raise BadSignature("NOT VERIFIED: there is no signature", where=str(target))
     if not public_key.is_file():
         raise NotFound("there is no such key", where=str(public_key))
     try:

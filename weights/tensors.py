@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from core.errors import BadInput
 from core.jsonread import loads_object
@@ -20,16 +20,21 @@ BITS = {
 }  # fmt: skip
 
 
+class Source(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
-    """How many tensors and parameters there are, and the digest of the header's bytes."""
+    """How many tensors and parameters there are, how many bytes say so (the length's own eight included), and their digest."""
 
     tensors: int
     parameters: int
+    size: int
     digest: str
 
 
-def read_header(source: BinaryIO, size: int) -> Header:
+def read_header(source: Source, size: int) -> Header:
     """The checked header of a file of `size` bytes. BadInput for a length beyond the file, duplicate names, unknown types,
     shapes that do not fill their bytes, and for holes or overlaps."""
     prefix = source.read(8)
@@ -55,7 +60,7 @@ def read_header(source: BinaryIO, size: int) -> Header:
         at = end
     if at != size - 8 - length:
         raise BadInput(f"tensors fill {at} bytes, the file has {size - 8 - length}", where="data_offsets")
-    return Header(len(spans), parameters, "sha256:" + hashlib.sha256(prefix + data).hexdigest())
+    return Header(len(spans), parameters, 8 + length, "sha256:" + hashlib.sha256(prefix + data).hexdigest())
 
 
 def _tensor(name: str, entry: Any) -> tuple[int, int, int]:

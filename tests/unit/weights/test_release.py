@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from core.principal import Principal
 from policies.engine import load_embedded
 from tests.conftest import ROOT
 from tests.simulators.ports import FixedClock, MemoryCommitments, MemoryRecorder
+from weights import release
 from weights.keys import InsecureLocalKeys, WrappedKey
 from weights.release import KeyRelease
 
@@ -138,6 +140,51 @@ async def test_row_21_facts_that_cannot_be_had(rig: Rig) -> None:
     rig.world.broken = True
     with pytest.raises(Unavailable):
         await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    (entry,) = rig.recorder.entries
+    assert (entry.kind, entry.subject, entry.decision) == ("access", "llama-3@7", None)
+    assert entry.details == {
+        "action": "key_release", "outcome": "not_released", "code": "unavailable", "step": "decide",
+    }  # fmt: skip
+    assert entry.actor == await MemoryCommitments().ref("acme", "key:serving")
+
+
+async def test_row_21_facts_that_come_too_late(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(tenant: str, ref: ModelRef) -> ModelFact:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(release, "FACTS_SECONDS", 0.01)
+    rig.world.model = never  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="in time"):
+        await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    assert [entry.details["step"] for entry in rig.recorder.entries] == ["decide"]
+
+
+async def test_row_21_a_key_provider_that_does_not_answer(
+    rig: Rig, keys: InsecureLocalKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decision stands as allowed; that no key left is on record beside it, linked by the decision's id."""
+
+    async def never(wrapped: WrappedKey, digest: str) -> bytes:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(release, "KEYS_SECONDS", 0.01)
+    monkeypatch.setattr(keys, "unwrap", never)
+    with pytest.raises(Unavailable, match="provider"):
+        await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    decided, failed = rig.recorder.entries
+    assert decided.decision is not None
+    assert failed.details["decision_id"] == decided.decision["decision_id"]
+    assert (failed.kind, failed.details["code"], failed.digests) == ("access", "unavailable", {"manifest": DIGEST})
+
+
+async def test_row_21_who_asked_cannot_be_found_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(self: MemoryCommitments, tenant: str, person: str) -> str:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(MemoryCommitments, "ref", down)
+    with pytest.raises(Unavailable):
+        await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    assert [entry.actor for entry in rig.recorder.entries] == ["unresolved"]
 
 
 async def test_the_key_of_another_folder_is_not_released_under_an_approved_digest(rig: Rig, keys: InsecureLocalKeys) -> None:
@@ -145,6 +192,9 @@ async def test_the_key_of_another_folder_is_not_released_under_an_approved_diges
     foreign = await keys.wrap(os.urandom(32), "sha256:" + "8" * 64)
     with pytest.raises(SealBroken):
         await rig.release.release(SERVING, REF, DIGEST, [foreign])
+    assert [(entry.kind, entry.details.get("code")) for entry in rig.recorder.entries] == [
+        ("key_release", None), ("access", "seal_broken"),
+    ]  # fmt: skip
     with pytest.raises(SealBroken, match="no wrapped key"):
         await rig.release.release(SERVING, REF, DIGEST, [])
 
@@ -155,5 +205,6 @@ async def test_row_8_keys_of_other_providers_are_passed_over(rig: Rig) -> None:
     with pytest.raises(Forbidden, match="aws-kms"):
         await rig.release.release(SERVING, REF, DIGEST, [foreign])
     gone = WrappedKey("local", "local-" + "0" * 36, b"x" * 60)
+    assert (await rig.release.release(SERVING, REF, DIGEST, [gone, rig.wrapped])).key == KEY, "one of two is here"
     with pytest.raises(NotFound):
         await rig.release.release(SERVING, REF, DIGEST, [gone])

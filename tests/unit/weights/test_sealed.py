@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
+import shutil
 import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.canonical import canonical
-from core.errors import BadInput, Conflict, NotFound, SealBroken, Unavailable
+from core.errors import BadInput, ConfigError, Conflict, NotFound, SealBroken, Unavailable
 from weights import sealed as sealing
-from weights.floe import Parameters
+from weights.files import Reader, reading
+from weights.floe import Parameters, encrypt
 from weights.keys import InsecureLocalKeys, WrappedKey
 from weights.manifest import check_paths, read_manifest
 from weights.sealed import Sealed, check, inspect, open_sealed, seal
@@ -44,6 +50,7 @@ def plain(tmp_path: Path) -> Path:
     (folder / "model.safetensors").write_bytes(safetensors(GOOD))
     (folder / "sub" / "tokenizer.json").write_bytes(os.urandom(10_000))
     (folder / "empty").write_bytes(b"")
+    (folder / "config.json").write_bytes(b'{"layers": 2}')
     return folder
 
 
@@ -54,7 +61,7 @@ async def folder(plain: Path, keys: InsecureLocalKeys, tmp_path: Path) -> Sealed
 
 
 async def opened(folder: Sealed, keys: InsecureLocalKeys, target: Path) -> Path:
-    open_sealed(folder, target, await keys.unwrap(folder.keys[0], folder.digest))
+    await open_sealed(folder, target, await keys.unwrap(folder.keys[0], folder.digest))
     return target
 
 
@@ -88,10 +95,9 @@ async def test_row_2_a_file_opens_under_no_other_name_and_in_no_other_folder(
     """Even with a manifest that says so, and under the same key: name and seal are part of what is authenticated."""
     key = await keys.unwrap(folder.keys[0], folder.digest)
     document = json.loads((folder.folder / "manifest.json").read_text())
-    one, two = document["files"][1], document["files"][2]
-    for field in ("size", "sealed_size", "sealed_digest", "tensors", "header_digest"):
-        one[field], two[field] = two.get(field), one.get(field)
-    document["files"] = [{k: v for k, v in entry.items() if v is not None} for entry in document["files"]]
+    one, two = document["files"][0], document["files"][3]
+    for field in ("size", "sealed_size", "sealed_digest"):
+        one[field], two[field] = two[field], one[field]
     a, b = (folder.folder / f"{entry['path']}.floe" for entry in (one, two))
     content = a.read_bytes(), b.read_bytes()
     a.write_bytes(content[1])
@@ -100,7 +106,7 @@ async def test_row_2_a_file_opens_under_no_other_name_and_in_no_other_folder(
     changed = inspect(folder.folder)
     check(changed)
     with pytest.raises(SealBroken, match="key and context"):
-        open_sealed(changed, tmp_path / "out", key)
+        await open_sealed(changed, tmp_path / "out", key)
     assert not (tmp_path / "out").exists()
     with pytest.raises(SealBroken, match="another manifest"):
         await keys.unwrap(changed.keys[0], changed.digest)
@@ -128,7 +134,7 @@ async def test_row_17_with_an_extra_file_nothing_is_opened(folder: Sealed, keys:
     key = await keys.unwrap(folder.keys[0], folder.digest)
     (folder.folder / "modeling_custom.py").write_text("import os")
     with pytest.raises(SealBroken, match="not in the manifest"):
-        open_sealed(folder, tmp_path / "out", key)
+        await open_sealed(folder, tmp_path / "out", key)
 
 
 async def test_row_13_a_manifest_that_lies_about_a_size_is_found_by_who_has_the_key(
@@ -139,7 +145,7 @@ async def test_row_13_a_manifest_that_lies_about_a_size_is_found_by_who_has_the_
     document["files"][2]["size"] += 1
     (folder.folder / "manifest.json").write_bytes(canonical(document))
     with pytest.raises(SealBroken, match="another number of bytes"):
-        open_sealed(inspect(folder.folder), tmp_path / "out", key)
+        await open_sealed(inspect(folder.folder), tmp_path / "out", key)
 
 
 async def test_a_file_that_changes_while_it_is_sealed_is_not_sealed(
@@ -156,7 +162,7 @@ async def test_a_file_that_changes_while_it_is_sealed_is_not_sealed(
 
 def test_row_15_a_link_put_in_place_after_the_walk_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").symlink_to("/etc/hostname")
-    with pytest.raises(BadInput, match="plain file"), sealing._regular(tmp_path, "weights.bin"):
+    with pytest.raises(BadInput, match="plain file"), reading(tmp_path, "weights.bin"):
         pytest.fail("the link was followed")
 
 
@@ -185,16 +191,171 @@ async def test_row_15_links_and_pipes_are_refused(
         check(folder)
 
 
-async def test_row_15_what_was_checked_is_what_is_read(
-    folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file swapped between the check and the opening is still bound to its name, key and place."""
+def resealed(folder: Sealed, key: bytes, path: str, content: bytes) -> None:
+    """What somebody who was once given the key can do: a perfect ciphertext of something else, under the right name."""
+    (file,) = [file for file in folder.manifest.files if file.path == path]
+    (folder.folder / file.sealed_path).write_bytes(encrypt(content, key, folder.manifest.aad(file), folder.manifest.parameters))
+
+
+async def test_row_15_what_was_checked_is_what_is_read(folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path) -> None:
+    """A file exchanged after every check, even by a holder of the key: the digest is taken over the bytes that are decrypted."""
     key = await keys.unwrap(folder.keys[0], folder.digest)
-    monkeypatch.setattr(sealing, "check", lambda sealed: None)
-    path = folder.folder / "sub" / "tokenizer.json.floe"
-    path.write_bytes((folder.folder / "model.safetensors.floe").read_bytes())
+    check(folder)
+    resealed(folder, key, "sub/tokenizer.json", b"E" * 10_000)
+    with pytest.raises(SealBroken, match="not the file that was sealed"):
+        await open_sealed(folder, tmp_path / "out", key)
+    assert not (tmp_path / "out").exists()
+
+
+async def test_row_15_a_folder_that_becomes_a_link_is_not_followed(
+    plain: Path, keys: InsecureLocalKeys, folder: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking and opening, `sub` becomes a link out of the folder: every part of a path is opened without following."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "tokenizer.json").write_text("not yours")
+    found = sealing.walk
+
+    def then_moved(place: Path) -> Iterator[str]:
+        paths = list(found(place))
+        (plain / "sub").rename(tmp_path / "moved")
+        (plain / "sub").symlink_to(outside)
+        return iter(paths)
+
+    monkeypatch.setattr(sealing, "walk", then_moved)
+    with pytest.raises((BadInput, NotFound)):
+        await seal(plain, tmp_path / "other", keys)
+    assert not (tmp_path / "other").exists()
+
+
+async def test_row_15_a_hard_link_is_checked_like_any_file_and_never_written_through(
+    folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path
+) -> None:
+    sealed_file = folder.folder / "sub" / "tokenizer.json.floe"
+    other_name = tmp_path / "other-name"
+    os.link(sealed_file, other_name)
+    before = other_name.read_bytes()
+    await opened(folder, keys, tmp_path / "out")
+    assert other_name.read_bytes() == before
+    other_name.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     with pytest.raises(SealBroken):
-        open_sealed(folder, tmp_path / "out", key)
+        check(folder)
+
+
+async def test_a_file_that_changes_while_it_is_sealed(
+    plain: Path, keys: InsecureLocalKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same size, other bytes: what the manifest says of a header must be what was sealed."""
+    real = sealing.encrypt_file
+    told = {"__metadata__": {"told": "x" * 50_000}}  # more than a buffered reader keeps
+    before, other = safetensors({**GOOD, **told}), safetensors({"x": GOOD["w"], **told})
+    (plain / "model.safetensors").write_bytes(before)
+    assert len(other) == len(before)
+
+    def meanwhile(*arguments: Any, **named: Any) -> int:
+        if arguments[3].endswith(b"model.safetensors"):
+            (plain / "model.safetensors").write_bytes(other)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(sealing, "encrypt_file", meanwhile)
+    with pytest.raises(Conflict, match="changed while it was"):
+        await seal(plain, tmp_path / "sealed", keys)
+    monkeypatch.setattr(Reader, "check_unchanged", lambda self: None)
+    (plain / "model.safetensors").write_bytes(before)
+    with pytest.raises(Conflict, match="header changed while it was"):
+        await seal(plain, tmp_path / "sealed", keys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys", "plain"]
+
+
+async def test_row_19_stopped_half_way_leaves_nothing_and_nobody_writing(
+    plain: Path, keys: InsecureLocalKeys, folder: Sealed, tmp_path: Path
+) -> None:
+    """Cancelled in the middle of a file: the thread ends before `seal` or `open_sealed` does, and then nothing is left."""
+    key = await keys.unwrap(folder.keys[0], folder.digest)
+    loop = asyncio.get_running_loop()
+    for start in (
+        lambda progress: seal(plain, tmp_path / "other", keys, parameters=SMALL, progress=progress),
+        lambda progress: open_sealed(folder, tmp_path / "other", key, progress=progress),
+    ):
+        calls: list[int] = []
+        begun, go_on = asyncio.Event(), threading.Event()
+
+        def progress(
+            count: int, calls: list[int] = calls, begun: asyncio.Event = begun, go_on: threading.Event = go_on
+        ) -> None:
+            calls.append(count)
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(5)
+
+        task = asyncio.ensure_future(start(progress))
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done(), "it waits for its thread"
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(calls) == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["keys", "plain", "sealed"]
+
+
+async def test_row_19_what_cannot_be_taken_away_is_said(
+    folder: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(_: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    with pytest.raises(Unavailable, match="delete it by hand") as raised:
+        await open_sealed(folder, tmp_path / "out", bytes(32))
+    assert ".out.partial-" in raised.value.where
+
+
+CHANGED_TENSORS: dict[str, Any] = {
+    "a tensor renamed": {"v": GOOD["w"]},
+    "another dtype": {"w": {**GOOD["w"], "dtype": "I16"}},
+    "another shape": {"w": {**GOOD["w"], "shape": [4, 1]}},
+    "no header at all": b"x" * 60,
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_TENSORS)
+async def test_row_13_changed_tensors(name: str, folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path) -> None:
+    """By a holder of the key, with a manifest that still claims the header that people approved."""
+    key = await keys.unwrap(folder.keys[0], folder.digest)
+    content = safetensors(CHANGED_TENSORS[name])
+    resealed(folder, key, "model.safetensors", content)
+    with pytest.raises(SealBroken, match="not the file that was sealed"):
+        check(folder)
+    data = (folder.folder / "model.safetensors.floe").read_bytes()
+    document = json.loads((folder.folder / "manifest.json").read_text())
+    (entry,) = [entry for entry in document["files"] if entry["path"] == "model.safetensors"]
+    entry.update(size=len(content), sealed_size=len(data), sealed_digest="sha256:" + hashlib.sha256(data).hexdigest())
+    (folder.folder / "manifest.json").write_bytes(canonical(document))
+    changed = inspect(folder.folder)
+    check(changed)
+    with pytest.raises(SealBroken, match=r"another header|header is broken"):
+        await open_sealed(changed, tmp_path / "out", key)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SealBroken, match="another manifest"):
+        await keys.unwrap(changed.keys[0], changed.digest)
+
+
+async def test_row_13_two_tensors_of_one_shape_swapped(keys: InsecureLocalKeys, tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    header = {name: {"dtype": "U8", "shape": [4], "data_offsets": [at, at + 4]} for name, at in (("a", 0), ("b", 4))}
+    (tmp_path / "two" / "m.safetensors").write_bytes(safetensors(header, b"aaaabbbb"))
+    sealed = await seal(tmp_path / "two", tmp_path / "sealed", keys)
+    key = await keys.unwrap(sealed.keys[0], sealed.digest)
+    resealed(sealed, key, "m.safetensors", safetensors(header, b"bbbbaaaa"))
+    with pytest.raises(SealBroken):
+        await open_sealed(sealed, tmp_path / "out", key)
+
+
+async def test_another_manifest_than_the_expected_one(folder: Sealed) -> None:
+    assert inspect(folder.folder, expected=folder.digest) == folder
+    with pytest.raises(SealBroken, match="the manifest is sha256:"):
+        inspect(folder.folder, expected="sha256:" + "0" * 64)
 
 
 BAD_PATHS = [
@@ -211,7 +372,7 @@ def test_row_14_paths_that_mean_something_else_elsewhere(path: str) -> None:
 
 def test_row_14_twins_order_and_doubles() -> None:
     check_paths(["A", "b", "c/d", "é"])
-    for paths in (["A", "a"], ["b", "a"], ["a", "a"], ["e\u0301", "é"], ["a", "a/b"]):
+    for paths in (["A", "a"], ["b", "a"], ["a", "a"], ["e\u0301", "é"], ["a", "a/b"], ["A/x", "a/y"], ["A", "a/b"]):
         with pytest.raises(BadInput):
             check_paths(paths)
 
@@ -236,6 +397,10 @@ WRONG_MANIFESTS: dict[str, Any] = {
     "a size that is true": {"files": [{**MANIFEST["files"][0], "size": True}]},
     "a digest that is none": {"files": [{**MANIFEST["files"][0], "sealed_digest": "sha1:00"}]},
     "an unknown field": {"files": [{**MANIFEST["files"][0], "mode": 511}]},
+    "tensors of no safetensors file": {
+        "files": [{**MANIFEST["files"][0], "tensors": 1, "header_digest": "sha256:" + "0" * 64}]
+    },
+    "a safetensors file without its header's digest": {"files": [{**MANIFEST["files"][0], "path": "a.safetensors"}]},
     "a path that climbs": {"files": [{**MANIFEST["files"][0], "path": "../a"}]},
 }
 
@@ -258,7 +423,8 @@ def test_row_14_manifests() -> None:
 
 def test_row_11_wrapped_keys_without_end(folder: Sealed) -> None:
     entry = folder.keys[0].as_json()
-    for entries in ([], [entry] * 17, [entry, entry], [{**entry, "more": "x"}], [{"kek": 1}], "x", None):
+    named = [{**entry, "kek": "Alice Smith <alice@acme.example>"}]
+    for entries in ([], [entry] * 17, [entry, entry], [{**entry, "more": "x"}], [{"kek": 1}], "x", None, named):
         (folder.folder / "keys.json").write_bytes(canonical({"v": 1, "keys": entries}))
         with pytest.raises(BadInput):
             inspect(folder.folder)
@@ -309,7 +475,7 @@ async def test_row_19_a_failure_leaves_nothing_behind(folder: Sealed, keys: Inse
     data[-1] ^= 1
     last.write_bytes(bytes(data))
     with pytest.raises(SealBroken):
-        open_sealed(folder, tmp_path / "out", key)
+        await open_sealed(folder, tmp_path / "out", key)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys", "plain", "sealed"]
 
 
@@ -323,7 +489,7 @@ async def test_row_19_a_full_disk(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Unavailable, match="No space left"):
-        open_sealed(folder, tmp_path / "out", key)
+        await open_sealed(folder, tmp_path / "out", key)
     assert not (tmp_path / "out").exists()
 
 
@@ -331,7 +497,7 @@ async def test_nothing_is_overwritten(folder: Sealed, plain: Path, keys: Insecur
     with pytest.raises(Conflict):
         await seal(plain, folder.folder, keys)
     with pytest.raises(Conflict):
-        open_sealed(folder, plain, bytes(32))
+        await open_sealed(folder, plain, bytes(32))
     empty = plain.parent / "nothing"
     empty.mkdir()
     with pytest.raises(BadInput, match="no file"):
@@ -374,4 +540,14 @@ async def test_wrapped_keys_belong_to_one_manifest_and_one_provider(
     with pytest.raises(NotFound, match="weights keygen"):
         await InsecureLocalKeys(tmp_path / "none").wrap(bytes(32), folder.digest)
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "keys").iterdir())
+    assert [path.suffix for path in (tmp_path / "keys").iterdir()] == [".key"], "no draft is left"
     assert mine.wrapped.hex() not in repr(mine)
+
+
+async def test_a_key_that_others_may_read_is_not_used(folder: Sealed, keys: InsecureLocalKeys, tmp_path: Path) -> None:
+    (file,) = (tmp_path / "keys").iterdir()
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        await keys.unwrap(folder.keys[0], folder.digest)
+    with pytest.raises(ConfigError):
+        await keys.wrap(bytes(32), folder.digest)

@@ -86,7 +86,7 @@ def test_row_22_another_model_another_key_another_signature(folder: Path, key: P
         with pytest.raises(BadSignature):
             signing.verify(folder, public(key))
     signature.unlink()
-    with pytest.raises(NotFound, match="no signature"):
+    with pytest.raises(BadSignature, match="NOT VERIFIED: there is no signature"):
         signing.verify(folder, public(key))
 
 
