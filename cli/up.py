@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
+import signal
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +19,7 @@ import typer
 from cli.serving import guard_plain, stop_on_signals
 from cli.session import Session, session
 from cli.supervisor import Service, Supervisor
-from core.errors import Conflict
+from core.errors import BadInput, Conflict, Unavailable
 
 if TYPE_CHECKING:
     from api.compose import Management
@@ -29,11 +32,11 @@ PROGRAM = (sys.executable, "-P", "-m", "cli.main")
 def up(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="The address that every service listens on")] = "127.0.0.1",
-    gateway_port: Annotated[int, typer.Option(help="OpenAI-compatible")] = 8080,
-    admission_port: Annotated[int, typer.Option(help="HTTPS: POST /validate")] = 8443,
-    api_port: Annotated[int, typer.Option(help="The management API")] = 8090,
-    gateway_metrics_port: Annotated[int, typer.Option(help="The gateway's /metrics and /readyz")] = 9090,
-    admission_metrics_port: Annotated[int, typer.Option(help="The webhook's /metrics")] = 9091,
+    gateway_port: Annotated[int, typer.Option(min=1, max=65535, help="OpenAI-compatible")] = 8080,
+    admission_port: Annotated[int, typer.Option(min=1, max=65535, help="HTTPS: POST /validate")] = 8443,
+    api_port: Annotated[int, typer.Option(min=1, max=65535, help="The management API")] = 8090,
+    gateway_metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's /metrics and /readyz")] = 9090,
+    admission_metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="The webhook's /metrics")] = 9091,
 ) -> None:
     """Gateway, admission webhook, management API and evidence sequencer, until Ctrl-C. A service that ends is started again.
 
@@ -43,7 +46,15 @@ def up(
     """
     here = session(context)
     guard_plain(here.settings, host)
+    ports = {
+        "--gateway-port": gateway_port,
+        "--admission-port": admission_port,
+        "--api-port": api_port,
+        "--gateway-metrics-port": gateway_metrics_port,
+        "--admission-metrics-port": admission_metrics_port,
+    }
     with _only_one(here):
+        _check_ports(host, ports)
         token = here.run(_prepare)
         if token is not None:
             _event(here, {"event": "token", "token": token}, f"admin key, shown this once: {token}")
@@ -52,18 +63,18 @@ def up(
         loop = _written({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104  (asked, not listened on)
         tls = "https" if here.settings.tls else "http"
         services = [
-            _service(here, "sequencer", "evidence", "sequence"),
+            # It ends last, so that what the doors record while they stop is in the log when all is done.
+            _service(here, "sequencer", "evidence", "sequence", ends_last=True),
             _service(
                 here, "gateway", "gateway", "serve", "--host", host, "--port", str(gateway_port),
-                "--metrics-port", str(gateway_metrics_port), ready=f"http://{loop}:{gateway_metrics_port}/readyz",
+                "--metrics-port", str(gateway_metrics_port), health=f"http://{loop}:{gateway_metrics_port}",
             ),
             _service(
                 here, "admission", "admission", "serve", "--host", host, "--port", str(admission_port),
-                "--metrics-port", str(admission_metrics_port), ready=f"https://{loop}:{admission_port}/readyz",
+                "--metrics-port", str(admission_metrics_port), health=f"https://{loop}:{admission_port}",
             ),
             _service(
-                here, "api", "api", "serve", "--host", host, "--port", str(api_port),
-                ready=f"{tls}://{loop}:{api_port}/readyz",
+                here, "api", "api", "serve", "--host", host, "--port", str(api_port), health=f"{tls}://{loop}:{api_port}"
             ),
         ]  # fmt: skip
         addresses = {
@@ -81,9 +92,7 @@ def _written(host: str) -> str:
 
 async def _supervise(here: Session, services: list[Service], addresses: dict[str, str]) -> None:
     def tell(event: dict[str, Any]) -> None:
-        _event(
-            here, event, " ".join([event["event"], *(f"{name}={value}" for name, value in event.items() if name != "event")])
-        )
+        _event(here, event, _said(event))
 
     def ready() -> None:
         _event(here, {"event": "up", **addresses}, "\n".join(f"{name:10} {url}" for name, url in addresses.items()))
@@ -97,9 +106,61 @@ async def _prepare(management: Management, _: Principal) -> str | None:
     return await management.keys.ensure_admin(management.settings.tenant)
 
 
-def _service(here: Session, name: str, *arguments: str, ready: str | None = None) -> Service:
+def _service(here: Session, name: str, *arguments: str, health: str | None = None, ends_last: bool = False) -> Service:
+    """One of our own commands with our global options; `health` is where it serves /readyz and /healthz."""
     options = ["--state", str(here.state), *(["--config", str(here.config)] if here.config else [])]
-    return Service(name, [*PROGRAM, *options, *(["--verbose"] if here.verbose else []), *arguments], ready)
+    command = [*PROGRAM, *options, *(["--verbose"] if here.verbose else []), *arguments]
+    ready, alive = (health + "/readyz", health + "/healthz") if health else (None, None)
+    return Service(name, command, ready, alive, ends_last)
+
+
+def _check_ports(host: str, ports: Mapping[str, int]) -> None:
+    """Before anything is made: BadInput for one port given twice or a host that is not this machine's, Unavailable for a port
+    that cannot be opened. (Services find out by themselves too, but only after all the others were started.)"""
+    for option, port in ports.items():
+        same = [other for other, given in ports.items() if given == port and other != option]
+        if same:
+            raise BadInput(f"{port} is given for {same[0]} as well; every service needs a port of its own", where=option)
+        _try_port(host, port, option)
+
+
+def _try_port(host: str, port: int, option: str) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise BadInput("the host is not known; give an address of this machine", where="--host") from error
+    usable = 0
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+                usable += 1
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue  # a name may have addresses of both families on a machine that has one
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be opened: {error.strerror}"
+            raise Unavailable(f"port {port} {why}; free it or give another with {option}", where=host) from error
+    if not usable:
+        raise BadInput(f"{host} is not an address of this machine", where="--host")
+
+
+SAID = {
+    "started": "{service}: started, process {pid}",
+    "ready": "{service}: ready",
+    "not_ready": "{service}: not ready within {seconds:g} s; it is ended",
+    "silent": "{service}: did not answer {looks} times in a row; it is ended",
+    "exited": "{service}: ended with {how}",
+    "restarting": "{service}: starts again in {in_seconds:g} s",
+    "stopped": "everything has stopped",
+}
+"""The supervisor's events for people."""
+
+
+def _said(event: Mapping[str, Any]) -> str:
+    status = event.get("status", 0)
+    how = f"exit status {status}" if status >= 0 else f"signal {-status} ({signal.strsignal(-status)})"
+    return SAID[event["event"]].format_map({**event, "how": how})
 
 
 def _event(here: Session, event: dict[str, Any], text: str) -> None:
@@ -115,9 +176,12 @@ def _event(here: Session, event: dict[str, Any], text: str) -> None:
 
 @contextmanager
 def _only_one(here: Session) -> Iterator[None]:
-    """Holds the state folder's lock. Conflict when another `up` has it."""
-    here.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = os.open(here.state / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Holds the state folder's lock. Conflict when another `up` has it, Unavailable when it cannot be had."""
+    try:
+        here.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(here.state / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"the state folder cannot be used: {error.strerror}", where=str(here.state)) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
