@@ -148,7 +148,10 @@ def sign(files: Mapping[str, bytes], key: Ed25519PrivateKey) -> bytes:
 
 def verify(files: Mapping[str, bytes], signatures: bytes, key: Ed25519PublicKey, *, where: str) -> None:
     """BadSignature unless `signatures` is `key`'s over exactly `files`: none changed, missing or added."""
-    tokens = loads_object(signatures).get("signatures")
+    try:
+        tokens = loads_object(signatures).get("signatures")
+    except BadInput as error:
+        raise BadSignature("the signature cannot be read", where=where) from error
     parts = (
         tokens[0].encode().split(b".") if isinstance(tokens, list) and len(tokens) == 1 and isinstance(tokens[0], str) else []
     )
@@ -164,12 +167,17 @@ def verify(files: Mapping[str, bytes], signatures: bytes, key: Ed25519PublicKey,
         raise BadSignature("the signature is not by the key of policy.verify_key, or not over this", where=where) from error
     except BadInput as error:
         raise BadSignature("the signature cannot be read", where=where) from error
-    if not isinstance(listed, list) or sorted(listed, key=str) != sorted(_listed(files), key=str):
+    if not isinstance(listed, list) or sorted(map(_entry, listed)) != sorted(map(_entry, _listed(files))):
         raise BadSignature("a file was changed, added or taken away after the bundle was signed", where=where)
 
 
 def _listed(files: Mapping[str, bytes]) -> list[dict[str, str]]:
     return [{"algorithm": "SHA-256", "hash": _hash(name, data), "name": name} for name, data in sorted(files.items())]
+
+
+def _entry(value: Any) -> str:
+    """One line of the list, whatever the order of its keys."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _hash(name: str, data: bytes) -> str:

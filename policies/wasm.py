@@ -121,7 +121,7 @@ class _Instance:
         self._store = store = wasmtime.Store(engine)
         store.set_limits(memory_size=max_memory)
         store.set_epoch_deadline(2**30)  # loading is ours; evaluations set their own
-        wanted = next(item.type for item in module.imports if item.name == "memory")
+        wanted = next((item.type for item in module.imports if item.name == "memory"), None)
         if not isinstance(wanted, wasmtime.MemoryType):
             raise KeyError("memory")
         self._memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(wanted.limits.min, self._max_pages)))
