@@ -30,6 +30,7 @@ GRACE_SECONDS = 40.0
 READY_SECONDS = 60.0
 LOOK_SECONDS, SILENT_LOOKS = 5.0, 6
 """A service that does not answer for so many looks in a row hangs (an evaluation that never ends holds the interpreter)."""
+ANSWER_SECONDS = 2.0
 LAST_WORDS_SECONDS = 1.0
 """How long the end of a child's stderr is waited for; a process of its own may hold it open."""
 PR_SET_PDEATHSIG = 1
@@ -253,7 +254,7 @@ def _answers(address: str) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
-        with direct.open(address, timeout=2) as response:
+        with direct.open(address, timeout=ANSWER_SECONDS) as response:
             return bool(response.status == 200)
     except (OSError, http.client.HTTPException):  # URLError is an OSError
         return False

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,110 @@ async def test_one_that_never_answers_is_started_anew(monkeypatch: pytest.Monkey
         await task
     assert "not_ready" in told.names()
     assert ups == []
+
+
+LATE = """
+import signal, sys, time
+def end(*_):
+    print("ends", file=sys.stderr, flush=True)
+    time.sleep({seconds})
+    print("ended", file=sys.stderr, flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("runs", file=sys.stderr, flush=True)
+while True:
+    signal.pause()
+"""
+
+
+async def test_what_takes_in_the_others_records_ends_after_them_and_last_words_are_passed_on() -> None:
+    told = Told()
+    sequencer = replace(service(LATE.format(seconds=0), "sequencer"), ends_last=True)
+    task, stop, _ = await running(
+        told, sequencer, service(LATE.format(seconds=0.2), "a"), service(LATE.format(seconds=0.1), "b")
+    )
+    async with asyncio.timeout(20):
+        while len(told.lines) < 3:
+            await asyncio.sleep(0.01)
+    told.lines.clear()
+    stop.set()
+    await task
+    assert sorted(told.lines[:2]) == [("a", "ends"), ("b", "ends")], "the doors stop together"
+    assert told.lines[2:] == [("b", "ended"), ("a", "ended"), ("sequencer", "ends"), ("sequencer", "ended")]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_that_left_a_process_with_its_stderr_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.supervisor, "LAST_WORDS_SECONDS", 0.01)
+    told = Told()
+    program = (
+        "import subprocess, sys; "
+        f"child = subprocess.Popen([sys.executable, '-c', {FOREVER!r}], start_new_session=True); "
+        "print(child.pid, file=sys.stderr, flush=True); sys.exit(3)"
+    )
+    task, _, _ = await running(told, service(program))
+    with pytest.raises(Unavailable, match="5 times"):
+        await task
+    assert told.names().count("started") == 5
+    for _, pid in told.lines:
+        os.kill(int(pid), signal.SIGKILL)
+
+
+ANSWERING = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Handler).serve_forever()
+"""
+
+
+@pytest.mark.usefixtures("quick")
+async def test_one_that_hangs_is_started_anew(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    monkeypatch.setattr(cli.supervisor, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(cli.supervisor, "SILENT_LOOKS", 2)
+    monkeypatch.setattr(cli.supervisor, "ANSWER_SECONDS", 0.2)
+    address = f"http://127.0.0.1:{free_port}/"
+    told = Told()
+    task, stop, _ = await running(told, replace(service(ANSWERING.format(port=free_port), ready=address), alive=address))
+    await told.until(lambda: "ready" in told.names())
+    os.kill(told.events[0]["pid"], signal.SIGSTOP)
+    await told.until(lambda: told.names().count("ready") == 2)
+    assert told.names() == ["started", "ready", "silent", "exited", "restarting", "started", "ready"]
+    stop.set()
+    await task
+
+
+@pytest.mark.usefixtures("quick")
+async def test_readiness_is_a_200_and_nothing_else(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    """Whatever else answers on the port, 503 or no HTTP at all, is not a service that can be used."""
+    monkeypatch.setattr(cli.supervisor, "READY_SECONDS", 0.3)
+    for answer in (b"HTTP/1.1 503 no\r\ncontent-length: 0\r\n\r\n", b"SSH-2.0-x\r\n", b"\xff\xfe\x00"):
+        server = await asyncio.start_server(partial(_say, answer), "127.0.0.1", free_port)
+        told = Told()
+        task, stop, ups = await running(told, service(FOREVER, ready=f"http://127.0.0.1:{free_port}/"))
+        await told.until(lambda told=told: "not_ready" in told.names())
+        assert ups == []
+        stop.set()
+        await task
+        server.close()
+        await server.wait_closed()
+
+
+async def _say(answer: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(answer)
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_program_that_is_not_there_is_said() -> None:
+    told = Told()
+    task, _, _ = await running(told, service(FOREVER, "b"), Service("a", ["/no/such/program"]))
+    with pytest.raises(Unavailable, match="a: cannot be started: No such file"):
+        await task
+    assert told.names()[-1] == "stopped"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
