@@ -2,7 +2,8 @@
 
 A decision, step by step:
 
-1. The input is written as canonical JSON, digested, and checked against the domain's type: what does not fit is a denial.
+1. The input is written as canonical JSON and digested. A decision that was made on exactly this input before is given again
+   (`policies.memory`); an input that does not fit the domain's type is a denial.
 2. The engine evaluates `data.portcullis.DOMAIN.decision` over exactly those bytes; a failure is a denial.
 3. The answer is read strictly: anything but the agreed document is a denial, and only a literal true allows.
 4. Every mandatory rule must have been evaluated, and where the domain needs a grant a mandatory rule must have given it,
@@ -34,6 +35,7 @@ from policies.check import Loaded, load_modules, load_tree
 from policies.distribution import Distribution, read_file
 from policies.embedded import Embedded
 from policies.evaluate import EngineFailure, Evaluator
+from policies.memory import Memory
 from policies.messages import explain, own_violation
 from policies.opa import OpaServer
 from policies.validate import Problem, check_input
@@ -101,7 +103,9 @@ def load_bundle(files: Mapping[str, bytes]) -> Engine:
 class Engine:
     """`core.ports.Engine`. Safe to share between threads and event loops; `close` when done."""
 
-    def __init__(self, loaded: Loaded, evaluator: Evaluator) -> None:
+    def __init__(self, loaded: Loaded, evaluator: Evaluator, *, memory: Memory | None = None) -> None:
+        """`memory`: of decisions made already; one of its own when None. `Memory(0)` remembers nothing."""
+        self.memory = Memory() if memory is None else memory
         self.bundle = loaded.bundle
         self.catalogue: Catalogue = loaded.catalogue
         self._evaluator = evaluator
@@ -121,8 +125,9 @@ class Engine:
     def decide(self, domain: Domain, input: Mapping[str, Any]) -> Decision:
         """The decision over `input`. BadInput for an unknown domain; everything else is a denial that says why."""
         pending = self._begin(domain, input)
-        if pending.problem is not None:
-            return pending.deny(own_violation("input/schema", pending.problem.path, problem=pending.problem.message))
+        known = pending.known()
+        if known is not None:
+            return known
         try:
             raw = self._evaluator.evaluate(domain, pending.document)
         except EngineFailure as failure:
@@ -132,8 +137,9 @@ class Engine:
     async def decide_async(self, domain: Domain, input: Mapping[str, Any]) -> Decision:
         """As `decide`, without blocking the event loop on a server."""
         pending = self._begin(domain, input)
-        if pending.problem is not None:
-            return pending.deny(own_violation("input/schema", pending.problem.path, problem=pending.problem.message))
+        known = pending.known()
+        if known is not None:
+            return known
         try:
             raw = await self._evaluator.evaluate_async(domain, pending.document)
         except EngineFailure as failure:
@@ -155,14 +161,29 @@ class _Pending:
         self.input: dict[str, Any] = {}
         self.started = time.perf_counter_ns()
         self.document = b""
-        self.problem: Problem | None = None
+        self.digest = ""
         try:
             self.input = dict(input)
             self.document = canonical(self.input)
+            self.digest = sha256(self.document)
         except (BadInput, ValueError, TypeError, RecursionError, AttributeError):
-            self.problem = Problem("", "it cannot be written as JSON (numbers beyond 2^53, NaN, or values that JSON has not)")
+            self.input = {}
+
+    def known(self) -> Decision | None:
+        """What needs no engine: a decision that was made before, or the denial of an input that does not fit the domain's type."""
+        if not self.document:
+            problem: Problem | None = Problem(
+                "", "it cannot be written as JSON (numbers beyond 2^53, NaN, or values that JSON has not)"
+            )
         else:
-            self.problem = check_input(domain, self.document)
+            remembered = self.engine.memory.recall(self.domain, self.digest, self._duration())
+            if remembered is not None:
+                return remembered
+            problem = check_input(self.domain, self.document)
+        return None if problem is None else self.deny(own_violation("input/schema", problem.path, problem=problem.message))
+
+    def _duration(self) -> int:
+        return (time.perf_counter_ns() - self.started) // 1000
 
     def deny(self, *violations: Violation) -> Decision:
         """A denial without an engine's answer."""
@@ -177,7 +198,9 @@ class _Pending:
         catalogue = self.engine.catalogue
         told = [explain(catalogue, entry) for entry in answer.violations]
         violations = (*told, *self._ours(answer, told))
-        return self._decision(answer, allow=answer.allow is True and not violations, violations=violations, result=result)
+        decision = self._decision(answer, allow=answer.allow is True and not violations, violations=violations, result=result)
+        self.engine.memory.keep(decision)
+        return decision
 
     def _ours(self, answer: Answer, told: Sequence[Violation]) -> list[Violation]:
         """What Python has against the answer: rules not evaluated, no grant, or a denial without a reason."""
@@ -212,7 +235,7 @@ class _Pending:
             policy_revision=self.engine.revision,
             config_revision=revision if isinstance(revision, str) else "",
             engine=self.engine.name,
-            input_digest=sha256(self.document) if self.document else "",
-            duration_us=(time.perf_counter_ns() - self.started) // 1000,
+            input_digest=self.digest,
+            duration_us=self._duration(),
             result=result,
         )

@@ -25,6 +25,7 @@ from policies.bundle import Bundle
 from policies.check import Loaded, check_tree, load_tree
 from policies.embedded import Embedded
 from policies.engine import Engine, load_embedded
+from policies.memory import Memory
 from policies.opa import OpaServer
 from policies.schema import FOLDER as SCHEMAS
 from policies.tree import SHIPPED
@@ -112,7 +113,7 @@ def engine_at() -> Iterator[Any]:
     made: list[Engine] = []
 
     def make(loaded: Loaded, server: Server, **options: Any) -> Engine:
-        made.append(Engine(loaded, OpaServer(server.url, loaded.bundle, **{"deadline_ms": 5_000, **options})))
+        made.append(Engine(loaded, OpaServer(server.url, loaded.bundle, **{"deadline_ms": 5_000, **options}), memory=Memory(0)))
         return made[-1]
 
     yield make

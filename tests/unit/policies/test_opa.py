@@ -21,6 +21,7 @@ from policies import opa_syntax
 from policies.bundle import Bundle
 from policies.check import Loaded, load_tree
 from policies.engine import Engine
+from policies.memory import Memory
 from policies.opa import OpaServer
 from tests.unit.policies import trees
 
@@ -109,7 +110,7 @@ async def fake(loaded: Loaded) -> AsyncIterator[FakeOpa]:
 
 @pytest.fixture
 async def engine(loaded: Loaded, fake: FakeOpa) -> AsyncIterator[Engine]:
-    made = Engine(loaded, OpaServer(fake.url, loaded.bundle, deadline_ms=500))
+    made = Engine(loaded, OpaServer(fake.url, loaded.bundle, deadline_ms=500), memory=Memory(0))
     yield made
     made.close()
 
@@ -252,7 +253,7 @@ async def test_many_at_once_do_not_read_the_policies_each(engine: Engine, fake: 
 
 
 def test_nobody_there_is_a_denial(loaded: Loaded, free_port: int) -> None:
-    engine = Engine(loaded, OpaServer(f"http://127.0.0.1:{free_port}", loaded.bundle))
+    engine = Engine(loaded, OpaServer(f"http://127.0.0.1:{free_port}", loaded.bundle), memory=Memory(0))
     decision = engine.decide("admission", trees.admission_input())
     engine.close()
     assert decision.code == "engine/unavailable"
@@ -262,7 +263,7 @@ def test_nobody_there_is_a_denial(loaded: Loaded, free_port: int) -> None:
 
 def test_engine_nobody_closes_ends_its_thread(loaded: Loaded, free_port: int) -> None:
     before = {thread.ident for thread in threading.enumerate()}
-    engine = Engine(loaded, OpaServer(f"http://127.0.0.1:{free_port}", loaded.bundle))
+    engine = Engine(loaded, OpaServer(f"http://127.0.0.1:{free_port}", loaded.bundle), memory=Memory(0))
     engine.decide("admission", trees.admission_input())
     (started,) = [thread for thread in threading.enumerate() if thread.ident not in before]
     del engine
