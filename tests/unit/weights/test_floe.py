@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,12 +178,70 @@ def test_row_7_a_wrong_key_or_context_dies_at_the_header() -> None:
             encrypt(b"", bytes(size), AAD, SMALL)
 
 
+def _times(x: int, y: int) -> int:
+    """Multiplication in the field of GHASH (NIST SP 800-38D, 6.3)."""
+    product = 0
+    for bit in range(127, -1, -1):
+        if x >> bit & 1:
+            product ^= y
+        y = y >> 1 ^ (0xE1 << 120 if y & 1 else 0)
+    return product
+
+
+def _inverse(x: int) -> int:
+    """x^(2^128 - 2)."""
+    result = x = _times(x, x)
+    for _ in range(126):
+        x = _times(x, x)
+        result = _times(result, x)
+    return result
+
+
+def _blocks(data: bytes) -> list[int]:
+    padded = data + bytes(-len(data) % 16)
+    return [int.from_bytes(padded[at : at + 16], "big") for at in range(0, len(padded), 16)]
+
+
+def two_key_ciphertext(keys: tuple[bytes, bytes], nonce: bytes, aad: bytes, blocks: int) -> bytes:
+    """A ciphertext and tag that AES-GCM opens under both keys (Len, Grubbs, Ristenpart: Partitioning Oracle Attacks).
+
+    The tag is linear in each ciphertext block, so one free block solves tag(k1) = tag(k2); the rest is arbitrary.
+    """
+
+    def block(key: bytes, value: bytes) -> int:
+        return int.from_bytes(Cipher(AES(key), ECB()).encryptor().update(value), "big")
+
+    lengths = (len(aad) * 8) << 64 | blocks * 128
+    body = [0, *_blocks(os.urandom(16 * (blocks - 1)))]
+    partial, powers = [], []
+    for key in keys:
+        h, tag = block(key, bytes(16)), 0
+        for value in (*_blocks(aad), *body, lengths):
+            tag = _times(tag ^ value, h)
+        power = h
+        for _ in range(blocks):
+            power = _times(power, h)
+        partial.append(tag ^ block(key, nonce + bytes([0, 0, 0, 1])))
+        powers.append(power)
+    body[0] = _times(partial[0] ^ partial[1], _inverse(powers[0] ^ powers[1]))
+    tag = partial[0] ^ _times(body[0], powers[0])
+    return b"".join(value.to_bytes(16, "big") for value in (*body, tag))
+
+
 def test_row_8_one_ciphertext_opens_under_one_key() -> None:
-    """AES-GCM alone does not commit to its key; the header's tag does. A segment that opens under a second key is not enough."""
-    header = floe._Message(bytes(32), SEALED[10:42], AAD, SMALL)
-    segment = header.seal(b"other", 0, bytes(12), last=True)
-    with pytest.raises(SealBroken, match="key and context"):
-        decrypt(SEALED[:HEADER_BYTES] + segment, bytes(32), AAD, SMALL)
+    """AES-GCM does not commit to its key: a segment is built that opens under the derived keys of two. FLOE's header does."""
+    keys, iv, nonce = (KEY, bytes(32)), bytes(32), bytes(12)
+    messages = [floe._Message(key, iv, AAD, SMALL) for key in keys]
+    derived = [message._kdf(message._message_key, b"DEK:" + bytes(8), 32) for message in messages]
+    place = struct.pack(">QB", 0, True)
+    body = two_key_ciphertext((derived[0], derived[1]), nonce, place, 2)
+    plain = [AESGCM(key).decrypt(nonce, body, place) for key in derived]
+    assert plain[0] != plain[1]
+    segment = struct.pack(">I", 16 + len(body)) + nonce + body
+    for message, key, other in zip(messages, keys, reversed(keys), strict=True):
+        assert opens(message.header + segment, key=key) in plain
+        with pytest.raises(SealBroken):
+            opens(message.header + segment, key=other)
 
 
 def test_row_9_no_key_and_nonce_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,17 +289,60 @@ def test_row_11_a_header_cannot_ask_for_anything_else() -> None:
             Parameters(segment)
 
 
+class Virtual:
+    """A ciphertext of any length that is made where it is read."""
+
+    def __init__(self, parameters: Parameters, segments: int) -> None:
+        self._message = floe._Message(KEY, bytes(32), AAD, parameters)
+        self._parameters, self._segments = parameters, segments
+        self._at = 0
+        self.size = HEADER_BYTES + segments * parameters.segment_bytes
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (self.size if whence == os.SEEK_END else 0)
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        if self._at == 0:
+            self._at += HEADER_BYTES
+            return self._message.header
+        position, within = divmod(self._at - HEADER_BYTES, self._parameters.segment_bytes)
+        assert (within, size) == (0, self._parameters.segment_bytes)
+        self._at += size
+        text = position.to_bytes(8, "big").rjust(self._parameters.plain_bytes, b".")
+        return self._message.seal(text, position, bytes(12), last=position == self._segments - 1)
+
+
+@pytest.mark.parametrize("bytes_", [2**31, 2**32, 2**45], ids=["2 GiB", "4 GiB", "32 TiB"])
+def test_row_10_reading_around_the_lengths_where_counters_overflow(bytes_: int) -> None:
+    parameters = Parameters(4096)
+    step = parameters.plain_bytes
+    count = bytes_ // step + 100
+    opener = Opener(Virtual(parameters, count), KEY, AAD, parameters)
+    assert opener.size == count * step > bytes_
+    for position in (0, bytes_ // step - 1, bytes_ // step, bytes_ // step + 1, count - 1):
+        assert opener.read(position * step, step)[-8:] == position.to_bytes(8, "big")
+    assert opener.read(opener.size - 8, 100) == (count - 1).to_bytes(8, "big")
+    assert opener.read(opener.size, 1) == b""
+
+
 def test_row_20_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """Pieces are one segment long, whatever the file's length."""
-    sizes: list[int] = []
+    """32 MB through 64 KiB segments, sealed and opened: never more than a few segments are held."""
 
     class Sink:
         def write(self, data: bytes) -> None:
             sizes.append(len(data))
 
+    length, parameters, sizes = 32_000_000, Parameters(65_536), list[int]()
     with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(20_000_000)
-    with (tmp_path / "sparse").open("rb") as file:
-        encrypt_file(file, Sink(), KEY, AAD, Parameters(65_536))
-    assert max(sizes) == 65_536
-    assert len(sizes) == 1 + -(-20_000_000 // (65_536 - OVERHEAD))
+        file.truncate(length)
+    tracemalloc.start()
+    with (tmp_path / "sparse").open("rb") as file, (tmp_path / "sealed").open("wb") as sealed:
+        encrypt_file(file, sealed, KEY, AAD, parameters)
+    with (tmp_path / "sealed").open("rb") as sealed:
+        for piece in Opener(sealed, KEY, AAD, parameters).segments():
+            Sink().write(piece)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(sizes) == length
+    assert peak < 8 * 65_536
