@@ -1,4 +1,4 @@
-.PHONY: help setup demo test test-e2e check
+.PHONY: help setup demo test test-e2e check bench
 help:
 	@grep -E '^[a-z-]+:' Makefile | cut -d: -f1
 
@@ -16,3 +16,6 @@ test-e2e:
 
 check:
 	@scripts/check
+
+bench:
+	@scripts/bench
