@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from core.canonical import canonical, sha256
@@ -100,17 +101,21 @@ def measure(folder: Path, opa: str, rules: int) -> dict[str, float]:
             for evaluator in engines:
                 engine = Engine(loaded, evaluator, memory=Memory(0))
                 assert engine.decide(domain, document).allow, engine.decide(domain, document).reason
-                figures[f"{domain}: {evaluator.name}, evaluation"] = median(lambda: evaluator.evaluate(domain, data))
-                figures[f"{domain}: {evaluator.name}, whole decision"] = median(lambda: engine.decide(domain, document))
+                figures[f"{domain}: {evaluator.name}, evaluation"] = median(partial(evaluator.evaluate, domain, data))
+                figures[f"{domain}: {evaluator.name}, whole decision"] = median(partial(engine.decide, domain, document))
             remembering = Engine(loaded, wasm)
             remembering.decide(domain, document)
-            figures[f"{domain}: remembered, whole decision"] = median(lambda: remembering.decide(domain, document))
-            figures[f"{domain}: canonical form and digest alone"] = median(lambda: sha256(canonical(document)))
+            figures[f"{domain}: remembered, whole decision"] = median(partial(remembering.decide, domain, document))
+            figures[f"{domain}: canonical form and digest alone"] = median(partial(_digest, document))
             figures[f"{domain}: opa bench"] = opa_bench(folder, opa, domain)
     finally:
         server.kill()
         server.wait()
     return figures
+
+
+def _digest(document: object) -> str:
+    return sha256(canonical(document))
 
 
 def median(work: Callable[[], object], *, seconds: float = 1.5, batch: int = 50) -> float:

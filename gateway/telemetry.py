@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
 
 from core.errors import PortcullisError
 from gateway.asgi import Receive, Scope, Send, answer
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class Remembering(Protocol):
+    """`policies.memory.Memory`."""
+
+    hits: int
+    misses: int
+
+
+class _Decisions:
+    """How often a decision was remembered, read when somebody asks."""
+
+    def __init__(self, memory: Remembering) -> None:
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        found = CounterMetricFamily(
+            "portcullis_gateway_decisions", "Decisions by whether they were made or remembered", labels=["how"]
+        )
+        found.add_metric(["remembered"], self._memory.hits)
+        found.add_metric(["made"], self._memory.misses)
+        yield found
 
 
 class Ready(Protocol):
@@ -37,6 +61,10 @@ class Metrics:
         self.unrecorded = Counter(
             "portcullis_gateway_outcomes_unrecorded", "Streams whose outcome could not be recorded", registry=self.registry
         )
+
+    def watch(self, memory: Remembering) -> None:
+        """Also says how the engine's memory does."""
+        self.registry.register(_Decisions(memory))
 
 
 class Telemetry:

@@ -218,3 +218,16 @@ def test_a_streams_text_is_put_together_before_it_is_judged() -> None:
         b'{"choices":[3,{"delta":[]}]}',
     ):
         assert streamed_text(b"data: " + odd) == [], "an upstream cannot stop the log"
+
+
+def test_metrics_say_how_often_a_decision_was_remembered() -> None:
+    from prometheus_client import generate_latest
+
+    from policies.memory import Memory
+
+    metrics, memory = Metrics(), Memory()
+    metrics.watch(memory)
+    memory.hits, memory.misses = 3, 2
+    text = generate_latest(metrics.registry).decode()
+    assert 'portcullis_gateway_decisions_total{how="remembered"} 3.0' in text
+    assert 'portcullis_gateway_decisions_total{how="made"} 2.0' in text
