@@ -81,13 +81,17 @@ class QuotaLedger:
             account = await session.get(AccountRow, (tenant, team))
             own = _holding(await session.get(ChargeRow, _identity(key)))
             owner = await session.get(OwnerRow, owner_uid) if owner_uid else None
+            if owner is not None and owner.namespace != key.namespace:
+                owner = None
+            maker = await session.get(ChargeRow, (owner.namespace, owner.kind, owner.name)) if owner else None
             mark = await session.get(OwnerRow, uid) if uid else None
         return Standing(
             version=account.version if account else 0,
             used_shares=account.used_shares if account else 0,
             own=own,
-            owner_paid=owner is not None and owner.namespace == key.namespace,
+            owner_paid=maker is not None and maker.pod_shares > 0,
             marked=mark is not None,
+            owner_known=owner is not None,
         )
 
     async def reserve(

@@ -60,6 +60,13 @@ class Judged:
     actor: str
     runs: tuple[ModelRef, ...] | None
     """The model versions that the workload runs once this is carried out; None where the request says nothing about it."""
+    covered: bool
+    """An owner stands for it: it is no deployment of its own."""
+
+    @property
+    def label(self) -> str:
+        """`Deployment/chat`. One that the API server has yet to name goes by its uid, so that no two are taken for one."""
+        return f"{self.typed.request.kind}/{self.key.name}"
 
 
 class AdmissionService:
@@ -178,8 +185,8 @@ class AdmissionService:
         )
         document = as_json(typed)
         decision = await self._engine.decide_async("admission", document)
-        runs = standing.runs(asking, asked, found, config)
-        return Judged(document, typed, decision, change, found, key, tenant, team, actor, runs)
+        runs, covered = standing.runs(asking, asked, found, config), standing.covered(asking, found, config)
+        return Judged(document, typed, decision, change, found, key, tenant, team, actor, runs, covered)
 
     async def _scaled(self, asking: Review, asked: Asked, key: ObjectKey) -> Asked:
         """A Scale names no resources, so the ledger says whether it would add pods that hold accelerators."""
@@ -216,6 +223,7 @@ class AdmissionService:
             "used_before": judged.change.used,
             **({"models": named[:MAX_NAMED]} if named or judged.runs is not None else {}),
             **({"gone": True} if standing.going(asking) else {}),
+            **({"covered": True} if judged.covered else {}),
         }
         placed: Placed | None = None
         try:
@@ -226,7 +234,7 @@ class AdmissionService:
                 judged.input,
                 actor=judged.actor,
                 tenant=judged.tenant,
-                subject=f"{asking.namespace}/{asking.subject}",
+                subject=f"{asking.namespace}/{judged.label}",
                 digests=digests,
                 details=details,
             )
@@ -241,10 +249,12 @@ class AdmissionService:
         return await self._deployments.place(
             judged.tenant,
             environment=asking.namespace,
-            workload=asking.subject,
+            workload=judged.label,
             models=judged.runs,
             actor=judged.actor,
             decision_id=judged.decision.decision_id,
+            # A CREATE of a name that is taken is refused after us, and what runs there goes on.
+            replaces=asking.operation != "CREATE",
         )
 
     async def _take_back(self, reservation: Reservation | None, placed: Placed | None) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from admission import decide, fields
+from admission import decide, fields, workloads
 from admission.decide import Asked
 from admission.review import Review
 from core.inputs import AdmissionConfig
@@ -53,13 +53,17 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The ledger as one request found it: its team's account, its object's own holding, whether its owner is paid for."""
+    """The ledger as one request found it: its team's account, its object's own holding, whether its owner is paid for.
+
+    `owner_known`: whether the owner was admitted as a workload with accelerators or a model, so that it stands for its pods.
+    """
 
     version: int
     used_shares: int
     own: Holding | None
     owner_paid: bool
     marked: bool
+    owner_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +106,28 @@ def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, tea
     if review.operation == "CREATE" and own is not None and own.request_uid != review.uid:
         after = max(total, own.shares)
     uid = fields.text(review.metadata.get("uid"), "object.metadata.uid", most=128)
-    mark = uid if uid and each and review.kind != "Pod" else None
-    needs_row = after > 0 or (each > 0 and review.kind != "Pod")
+    # What makes pods with devices is marked, and what makes pods with a model: it stands for them (`covered`).
+    maker = review.kind != "Pod" and (each > 0 or bool(decide.references(asked)))
+    mark = uid if uid and maker else None
+    needs_row = after > 0 or maker
     return Change(after if needs_row else None, each, total, max(others + after - total, 0), mark)
 
 
 def runs(review: Review, asked: Asked, standing: Standing, config: AdmissionConfig) -> tuple[ModelRef, ...] | None:
     """The model versions that the object runs after the request: none once it is gone; None where nothing is said about it
     (another kind, a subresource, an object on its way out, what a controller made for an owner that stands for it)."""
+    if (review.group, review.kind) not in workloads.WORKLOADS or review.subresource:
+        return None
     if going(review):
         return ()
-    if review.subresource or review.operation not in ("CREATE", "UPDATE") or decide.leaving(review) or not asked.pod_path:
-        return None
-    if standing.owner_paid and decide.by_controller(review, config):
+    if review.operation not in ("CREATE", "UPDATE") or decide.leaving(review) or covered(review, standing, config):
         return None
     return tuple(decide.references(asked))
+
+
+def covered(review: Review, standing: Standing, config: AdmissionConfig) -> bool:
+    """Whether a controller made the object for an owner that was admitted, and that stands for it."""
+    return standing.owner_known and decide.by_controller(review, config)
 
 
 def going(review: Review) -> bool:

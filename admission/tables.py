@@ -43,7 +43,8 @@ class ChargeRow(Base):
 
 
 class OwnerRow(Base):
-    """A uid whose pods are paid for: by its own charge, or by that of the object that made it."""
+    """A uid that stands for the pods made for it. They are paid for where its row says that its pods hold something: by its own
+    charge, or by that of the object that made it."""
 
     __tablename__ = "admission_owners"
     __table_args__ = (Index("ix_admission_owners_object", "namespace", "kind", "name"),)

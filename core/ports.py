@@ -80,22 +80,32 @@ class Placed:
 
     started: tuple[str, ...]
     ended: tuple[str, ...]
+    mark: str = ""
+    """Sorts before what later requests write, and after what was there."""
 
 
 class Deployments(Protocol):
     """Which model versions the admitted workloads run, as lineage keeps it."""
 
     async def place(
-        self, tenant: str, *, environment: str, workload: str, models: Sequence[ModelRef], actor: str, decision_id: str
+        self,
+        tenant: str,
+        *,
+        environment: str,
+        workload: str,
+        models: Sequence[ModelRef],
+        actor: str,
+        decision_id: str,
+        replaces: bool = True,
     ) -> Placed:
         """From now on this workload runs exactly these versions (those of them that are registered); none ends it.
 
-        Unavailable or Conflict, and then nothing has changed.
+        Without `replaces` what it ran before stays too. Unavailable or Conflict, and then nothing has changed.
         """
         ...
 
     async def take_back(self, placed: Placed) -> None:
-        """Makes it as it was before `place`."""
+        """Makes it as it was before `place`, as far as no later request has changed it."""
         ...
 
 

@@ -13,7 +13,8 @@ SETTLE_SECONDS = 1
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One decision about something: what about, when, and how it went. `blocked_by` holds (model, dataset) of withdrawn consent."""
+    """One decision about something: what about, when, and how it went. `blocked_by` holds (model, dataset) of withdrawn consent,
+    `models` the versions that would be used."""
 
     seq: int
     time: int
@@ -23,6 +24,7 @@ class Use:
     evaluated: tuple[str, ...]
     complete: bool
     blocked_by: tuple[tuple[str, str], ...] = ()
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ class Withdrawal:
     seq: int
     time: int
     until_seq: int | None = None
-    denied: list[int] = field(default_factory=list)
-    allowed: list[int] = field(default_factory=list)
+    denied: list[Use] = field(default_factory=list)
+    allowed: list[Use] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
     standing: list[tuple[str, int]] = field(default_factory=list)
     """Workloads that were admitted with one of the models and not deleted since: subject and seq of the admission."""
@@ -138,17 +140,35 @@ def _use(record: Mapping[str, Any]) -> Use:
         tuple(decision.get("evaluated", [])),
         named and "@" in record["subject"],
         blocked,
+        _models_of(record),
     )
 
 
-def _admission(seen: Observed, record: Mapping[str, Any]) -> None:
-    """What stands after an admission: the models that its record names, or nothing once the object is gone."""
+def _models_of(record: Mapping[str, Any]) -> frozenset[str]:
+    """An admission's record lists the versions; what takes an object away uses none. Any other decision is about its subject."""
+    if record["kind"] != "admission":
+        return frozenset((_plain(record["subject"]),))
     details = record.get("details", {})
     models = details.get("models")
+    uses = isinstance(models, list) and details.get("gone") is not True and details.get("operation") in ("CREATE", "UPDATE")
+    return frozenset(map(str, models)) if uses else frozenset()
+
+
+def _admission(seen: Observed, record: Mapping[str, Any]) -> None:
+    """What stands after an admission: the models that its record names, or nothing once the object is gone.
+
+    An object that its owner stands for (`covered`) is not counted beside it. A CREATE adds to what stands under its name: it says
+    nothing about an object that is there already, for the API server refuses it then.
+    """
+    details, subject = record.get("details", {}), record["subject"]
+    models = details.get("models")
     if details.get("gone") is True:
-        seen._admitted.pop(record["subject"], None)
-    elif isinstance(models, list) and details.get("operation") in ("CREATE", "UPDATE"):
-        seen._admitted[record["subject"]] = (record["seq"], frozenset(map(str, models)))
+        seen._admitted.pop(subject, None)
+    elif isinstance(models, list) and details.get("operation") in ("CREATE", "UPDATE") and details.get("covered") is not True:
+        named = frozenset(map(str, models))
+        if details["operation"] == "CREATE" and subject in seen._admitted:
+            named |= seen._admitted[subject][1]
+        seen._admitted[subject] = (record["seq"], named)
 
 
 def _plain(subject: Any) -> str:
@@ -184,13 +204,11 @@ def _judge_withdrawals(seen: Observed) -> None:
         for use in after:
             hit = {model for model, dataset in use.blocked_by if dataset == withdrawal.dataset}
             withdrawal.models |= hit
-            if hit:
-                withdrawal.denied.append(use.seq)
+            if hit and not use.allow:
+                withdrawal.denied.append(use)
         withdrawal.standing = sorted(
             (subject, seq) for subject, (seq, models) in seen._admitted.items() if models & withdrawal.models
         )
         withdrawal.allowed = [
-            use.seq
-            for use in after
-            if use.allow and _plain(use.subject) in withdrawal.models and use.time > withdrawal.time + SETTLE_SECONDS
+            use for use in after if use.allow and use.models & withdrawal.models and use.time > withdrawal.time + SETTLE_SECONDS
         ]

@@ -30,6 +30,8 @@ class Outcome:
 
 MAX_STANDING = 50
 """How many workloads a finding lists by name; the count is always whole."""
+MAX_SHOWN = 10
+"""How many records a finding names by their number, of each kind."""
 
 Query = Callable[[Observed], Outcome]
 
@@ -99,12 +101,14 @@ def data_governance(seen: Observed) -> Outcome:
     """Article 10(2): datasets are registered, and withdrawn consent stops their use."""
     datasets = seen.of("dataset")
     open_ones = [withdrawal for withdrawal in seen.withdrawals if withdrawal.until_seq is None]
-    denied = [seq for withdrawal in seen.withdrawals for seq in withdrawal.denied]
-    allowed = [seq for withdrawal in seen.withdrawals for seq in withdrawal.allowed]
+    denied = [use for withdrawal in seen.withdrawals for use in withdrawal.denied]
+    allowed = [use for withdrawal in seen.withdrawals for use in withdrawal.allowed]
     counts = {
         "datasets registered": len(datasets),
         "consents withdrawn": len(seen.withdrawals),
         "uses denied after it": len(denied),
+        "admissions denied after it": sum(use.kind == "admission" for use in denied),
+        "calls denied after it": sum(use.kind == "inference.intent" for use in denied),
         "uses allowed after it": len(allowed),
     }
     findings = []
@@ -112,7 +116,7 @@ def data_governance(seen: Observed) -> Outcome:
         models = ", ".join(sorted(withdrawal.models)) or "none seen in use since"
         findings.append(
             f"open: consent for dataset {withdrawal.dataset} is withdrawn since seq {withdrawal.seq}; models trained on it: {models}; "
-            f"denied since: {len(withdrawal.denied)}, allowed since: {len(withdrawal.allowed)}"
+            f"denied since: {_by_kind(withdrawal.denied)}; allowed since: {_by_kind(withdrawal.allowed)}"
         )
         findings += [
             f"open: {subject} was admitted with a model trained on {withdrawal.dataset} (seq {seq}) and has not been deleted"
@@ -120,7 +124,7 @@ def data_governance(seen: Observed) -> Outcome:
         ]
     standing = [seq for withdrawal in open_ones for _, seq in withdrawal.standing]
     counts["workloads admitted before it and not deleted"] = len(standing)
-    seqs = (*_seqs(datasets), *(withdrawal.seq for withdrawal in seen.withdrawals), *denied, *allowed, *standing)
+    seqs = (*_seqs(datasets), *(withdrawal.seq for withdrawal in seen.withdrawals), *_seqs(denied), *_seqs(allowed), *standing)
     if allowed:
         return Outcome(
             "not evidenced", "A model was used after consent for its data was withdrawn.", counts, seqs, tuple(findings)
@@ -132,6 +136,17 @@ def data_governance(seen: Observed) -> Outcome:
         "models trained on data without consent were denied." if denied else "no use of data without consent was let through."
     )
     return Outcome("evidenced", sentence, counts, seqs, tuple(findings))
+
+
+def _by_kind(uses: list[Use]) -> str:
+    """`2 admissions (seq 7, 9), 1 call (seq 8)`, or `none`; of many the last ones."""
+    words = {"admission": "admission", "inference.intent": "call", "key_release": "key release"}
+    parts = []
+    for kind in dict.fromkeys(use.kind for use in uses):
+        seqs = [use.seq for use in uses if use.kind == kind]
+        shown = ("… " if len(seqs) > MAX_SHOWN else "") + ", ".join(map(str, seqs[-MAX_SHOWN:]))
+        parts.append(f"{len(seqs)} {words.get(kind, kind)}{'s' if len(seqs) > 1 else ''} (seq {shown})")
+    return ", ".join(parts) or "none"
 
 
 def _checked_by(uses: list[Use], rule: str) -> list[Use]:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from core.canonical import canonical, sha256
 from core.clock import SystemClock
@@ -25,6 +25,10 @@ from evidence.spool import Durability, Spool
 DECISION_BYTES = MAX_RECORD // 2
 """A decision larger than this is kept beside the log; the record holds its digest and the first violations."""
 SHOWN_VIOLATIONS = 20
+
+NoteKind = Literal["review", "incident", "drill", "training", "override"]
+NOTE_KINDS: tuple[NoteKind, ...] = get_args(NoteKind)
+"""What people do and say so themselves. Every other kind is written by what did it, so a note can pass for none of them."""
 
 
 class EvidenceRecorder:
@@ -93,9 +97,11 @@ class EvidenceRecorder:
             document = shortened(document)
         return self._append(replace(entry, decision=document, digests=kept))
 
-    async def note(self, kind: RecordKind, *, actor: str, tenant: str, subject: str, text: str) -> str:
+    async def note(self, kind: NoteKind, *, actor: str, tenant: str, subject: str, text: str) -> str:
         """Records what people did; the record's id. The text, which may name people, lies sealed beside the log under a digest
-        that is salted, so that the record tells nothing of it. EvidenceUnavailable as `event`."""
+        that is salted, so that the record tells nothing of it. EvidenceUnavailable as `event`; BadInput for any other kind."""
+        if kind not in NOTE_KINDS:
+            raise BadInput(f"a note is one of {', '.join(NOTE_KINDS)}", where="kind")
         document = canonical({"salt": secrets.token_hex(16), "text": text})
 
         def keep() -> str:

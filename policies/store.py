@@ -254,7 +254,7 @@ class ConfigStore:
         before = overlay.overlay([*below, _stored_layer(version, stored)])
         layers = [*below, _stored_layer(version + 1, changed)]
         after = overlay.overlay(layers)
-        await asyncio.to_thread(overlay.validate, after, layers, self._rules)
+        await asyncio.to_thread(overlay.validate, after, layers, self._nameable(before))
         self._check_scope(before, after, intent.author)
         actor = await self._commitments.ref(intent.author.tenant, intent.author.id)
         shown = overlay.listed(changed)
@@ -343,7 +343,15 @@ class ConfigStore:
     async def _latest_effective(self) -> tuple[int, Document]:
         version, stored = await self._latest()
         layers = await self._layers(version, stored)
-        return version, await asyncio.to_thread(overlay.validate, overlay.overlay(layers), layers, self._rules)
+        return version, await asyncio.to_thread(overlay.validate, overlay.overlay(layers), layers)
+
+    def _nameable(self, before: dict[str, Any]) -> Collection[str] | None:
+        """The rules that a change may leave named: those that there are, and those that were named before it. Doors refuse the
+        latter when they load, but where two are named the one must be removable while the other is still there."""
+        if self._rules is None:
+            return None
+        named = [entry.get("rule") for section in ("modes", "exemptions") for entry in before.get(section, {}).values()]
+        return {*self._rules, *(rule for rule in named if isinstance(rule, str))}
 
     async def _document(self, version: int) -> dict[str, Any]:
         if version == 0:

@@ -404,3 +404,76 @@ async def test_what_cannot_be_kept_is_not_admitted(
     assert await held(ledger) == 0
     assert recorder.entries[-1].decision is not None
     assert recorder.entries[-1].decision["allow"] is False
+
+
+async def test_a_create_that_will_be_refused_hides_nothing(make: ServiceMaker, deployments: Deployments) -> None:
+    """The API server answers AlreadyExists after we admitted, and what runs under the name goes on."""
+    door = make()
+    assert allowed(await door.review(create(running(1, "llama@7"))))
+    assert allowed(await door.review(create(running(1, "llama@8"))))
+    assert ("team-a", "Deployment/chat", "llama@7") in await named(deployments)
+    assert allowed(await door.review(update(running(1, "llama@7"), running(1, "llama@7"))))
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@7")]
+
+
+def child(kind: str, name: str, owner: str, *, gpus: Any = None, model: str = "llama@7") -> dict[str, Any]:
+    references = [{"uid": owner, "controller": True}]
+    if kind == "Pod":
+        found = pod(gpus, name=name, ownerReferences=references)
+        found["metadata"]["annotations"] = {"portcullis.dev/model": model}
+        return found
+    found = templated("apps/v1", kind, gpus, name=name, uid=f"u-{name}", replicas=1, ownerReferences=references)
+    found["spec"]["template"]["metadata"]["annotations"] = {"portcullis.dev/model": model}
+    return found
+
+
+@pytest.mark.parametrize("gpus", [1, None], ids=["with GPUs", "without"])
+async def test_the_chain_from_deployment_to_pod_is_one_deployment(
+    gpus: Any, make: ServiceMaker, deployments: Deployments, recorder: MemoryRecorder
+) -> None:
+    door = make()
+    assert allowed(await door.review(create(running(gpus, "llama@7", uid="u-1"))))
+    assert "covered" not in recorder.entries[-1].details
+    for found in (child("ReplicaSet", "chat-1", "u-1", gpus=gpus), child("Pod", "chat-1-a", "u-chat-1", gpus=gpus)):
+        assert allowed(await door.review(create(found, user=CONTROLLER)))
+        assert recorder.entries[-1].details["covered"] is True
+    assert await named(deployments) == [("team-a", "Deployment/chat", "llama@7")]
+    by_hand = child("Pod", "mine", "u-1", gpus=gpus)
+    assert allowed(await door.review(create(by_hand)))
+    assert "covered" not in recorder.entries[-1].details, "an owner that a person claims stands for nothing"
+    assert ("team-a", "Pod/mine", "llama@7") in await named(deployments)
+
+
+async def test_an_owner_without_gpus_pays_for_none(make: ServiceMaker, ledger: QuotaLedger, deployments: Deployments) -> None:
+    """It stands for its pods as a deployment; devices that somebody adds to them on the way are charged."""
+    door = make()
+    assert allowed(await door.review(create(running(None, "llama@7", uid="u-1"))))
+    assert await held(ledger) == 0
+    assert allowed(await door.review(create(child("Pod", "chat-1", "u-1", gpus=3), user=CONTROLLER)))
+    assert await held(ledger) == 3
+    assert not allowed(await door.review(create(child("Pod", "chat-2", "u-1", gpus=3), user=CONTROLLER)))
+    assert allowed(await door.review(remove(running(None, "llama@7", uid="u-1"))))
+    assert await named(deployments) == []
+
+
+async def test_pods_that_have_no_name_yet_are_not_one(make: ServiceMaker, deployments: Deployments) -> None:
+    door = make()
+    for model, uid in (("llama@7", "u-1"), ("llama@8", "u-2")):
+        found = child("Pod", "", "", model=model)
+        found["metadata"] |= {"uid": uid, "generateName": "chat-"}
+        assert allowed(await door.review(create(found)))
+    assert sorted(model for _, _, model in await named(deployments)) == ["llama@7", "llama@8"]
+
+
+async def test_what_is_no_workload_says_nothing_of_models(make: ServiceMaker, recorder: MemoryRecorder) -> None:
+    found = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "team-a"}}
+    assert allowed(await make().review(create(found)))
+    assert "models" not in recorder.entries[-1].details
+
+
+async def test_a_version_nobody_registered_is_on_record(
+    make: ServiceMaker, deployments: Deployments, recorder: MemoryRecorder
+) -> None:
+    await make().review(create(running(1, "unknown@1")))
+    assert recorder.entries[-1].details["models"] == ["unknown@1"]
+    assert await named(deployments) == []

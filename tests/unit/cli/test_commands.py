@@ -72,6 +72,54 @@ def test_an_approver_is_registered_by_public_key(portcullis: Any) -> None:
     assert json.loads(portcullis("identity", "approver", "list", "--json")[1])[0]["keys"] == [key_id]
 
 
+def test_a_note_is_kept_sealed_and_shown_by_id(portcullis: Any) -> None:
+    portcullis("init")
+    text = "quarterly review with jane.roe@example.org"
+    arguments = ("evidence", "note", "--subject", "llama-3@7", "-m", text)
+    made = json.loads(portcullis(*arguments, "--kind", "review", "--json")[1])
+    shown = json.loads(portcullis("evidence", "show", made["id"], "--json")[1])
+    assert (shown["record"]["kind"], shown["record"]["subject"], shown["note"]) == ("review", "llama-3@7", text)
+    assert "jane" not in json.dumps(shown["record"])
+    assert not any(b"jane" in path.read_bytes() for path in Path(".portcullis").rglob("*") if path.is_file())
+    assert portcullis(*arguments, "--kind", "approval")[0] == 2, "people's notes pass for nothing that the product records"
+    assert portcullis("evidence", "note", "--kind", "drill", "--subject", "x", "-m", " ")[0] == 2
+
+
+def test_a_withdrawal_names_what_was_admitted_before_it(portcullis: Any) -> None:
+    portcullis("init")
+    portcullis("dataset", "register", "chats@1", "--origin", "support chats", "--basis", "given")
+    portcullis("model", "register", "llama-3@7", "--dataset", "chats@1")
+    assert json.loads(portcullis("model", "deployments", "--json")[1]) == []
+    _place("llama-3@7")
+    (listed,) = json.loads(portcullis("model", "deployments", "llama-3@7", "--json")[1])
+    assert (listed["environment"], listed["workload"], listed["decision_id"]) == ("vision", "Deployment/chat", "d-1")
+    assert json.loads(portcullis("model", "show", "llama-3@7", "--json")[1])["deployments"] == [listed]
+    answer = json.loads(portcullis("dataset", "withdraw", "chats@1", "-m", "asked for", "--json")[1])
+    assert (answer["models"], answer["deployments"]) == (["llama-3@7"], [listed])
+
+
+def _place(ref: str) -> None:
+    """As the admission door does after it admitted the workload."""
+    import asyncio
+
+    from core.clock import SystemClock
+    from core.names import ModelRef
+    from lineage.deployments import Deployments
+    from storage.database import open_database
+
+    async def work() -> None:
+        database = open_database("sqlite+aiosqlite:///.portcullis/portcullis.db")
+        try:
+            await Deployments(database, SystemClock()).place(
+                "acme", environment="vision", workload="Deployment/chat", models=[ModelRef.parse(ref)], actor="ref:ci",
+                decision_id="d-1",
+            )  # fmt: skip
+        finally:
+            await database.close()
+
+    asyncio.run(work())
+
+
 def test_a_new_rule_has_a_test_that_passes(portcullis: Any) -> None:
     files = json.loads(portcullis("policy", "new", "admission/my-rule", "--folder", "mine", "--json")[1])["files"]
     assert len(files) == 2

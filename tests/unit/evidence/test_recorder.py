@@ -10,7 +10,7 @@ import pytest
 
 from core.canonical import canonical
 from core.decision import Violation
-from core.errors import Broken, EvidenceUnavailable, NotFound
+from core.errors import BadInput, Broken, EvidenceUnavailable, NotFound
 from evidence.bundles import Bundles
 from evidence.keys import tenant_folder
 from evidence.payloads import Payloads
@@ -191,3 +191,11 @@ async def test_a_note_lies_beside_the_log_and_its_record_tells_nothing_of_it(rig
     assert one["digests"]["note"] != two["digests"]["note"], "the digest is salted: who guesses the text cannot confirm it"
     assert json.loads(Payloads(rig.folder).get("acme", one["digests"]["note"]))["text"] == text
     assert not any(b"jane" in path.read_bytes() for path in rig.folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("kind", ["approval", "admission", "consent", "made-up", ""])
+async def test_a_note_passes_for_nothing_else(rig: Rig, kind):
+    with pytest.raises(BadInput, match="review, incident, drill, training, override"):
+        await rig.recorder.note(kind, actor="ref:" + "a" * 32, tenant="acme", subject="llama@7", text="x")
+    assert rig.integrate() == 0
+    assert not (rig.folder / "inputs").exists()

@@ -293,3 +293,48 @@ async def test_what_was_admitted_before_a_withdrawal_and_still_stands_is_named(r
     standing = [finding for finding in report.findings if "has not been deleted" in finding]
     assert [finding.split()[2] for finding in standing] == ["prod/Deployment/batch", "prod/Deployment/chat"]
     assert row(report, "art-10").counts["workloads admitted before it and not deleted"] == 2
+
+
+async def test_what_an_owner_stands_for_is_not_counted_beside_it(rig: Rig):
+    await admitted(rig, "prod/Deployment/chat")
+    await admitted(rig, "prod/Pod/chat-1", covered=True)
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
+    assert row(made(rig), "art-10").counts["workloads admitted before it and not deleted"] == 1
+
+
+async def test_a_create_under_a_taken_name_hides_nothing(rig: Rig):
+    await admitted(rig, "prod/Deployment/chat")
+    await admitted(rig, "prod/Deployment/chat", models=("other@1",))
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
+    assert row(made(rig), "art-10").counts["workloads admitted before it and not deleted"] == 1
+
+
+async def test_an_admission_let_through_after_a_withdrawal_is_not_evidenced(rig: Rig):
+    await event(rig, "dataset", "dataset/chats@1", action="register")
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
+    await admitted(rig, "prod/Deployment/chat", operation="DELETE", gone=True)
+    await admitted(rig, "prod/Deployment/other", models=("other@1",))
+    assert statuses(made(rig))["art-10"] == "evidenced", "taking one away is no use of it"
+    await admitted(rig, "prod/Pod/chat-1", covered=True)
+    report = made(rig)
+    assert statuses(report)["art-10"] == "not evidenced", "a pod that an owner stands for is a use all the same"
+    assert any("allowed since: 1 admission (seq 4)" in finding for finding in report.findings)
+
+
+async def test_the_finding_tells_admissions_from_calls_and_names_their_records(rig: Rig):
+    await story(rig)
+    await call(rig, WITHDRAWN)
+    report = made(rig)
+    counts = row(report, "art-10").counts
+    assert (counts["admissions denied after it"], counts["calls denied after it"]) == (1, 2)
+    (finding,) = [finding for finding in report.findings if "denied since" in finding]
+    assert "denied since: 2 calls (seq 9, 11), 1 admission (seq 10); allowed since: none" in finding
+    assert {9, 10, 11} <= set(row(report, "art-10").records)
+
+
+async def test_of_many_denials_the_last_are_named(rig: Rig):
+    await event(rig, "consent", "dataset/chats@1", action="withdraw", models=["llama@7"])
+    for _ in range(12):
+        await call(rig, WITHDRAWN)
+    (finding,) = [finding for finding in made(rig).findings if "denied since" in finding]
+    assert "12 calls (seq … 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)" in finding

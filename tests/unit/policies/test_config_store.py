@@ -505,3 +505,27 @@ async def test_a_mode_or_exemption_for_a_rule_that_is_not_there_is_refused(datab
     file.write_text("tenants: {acme: {}}\nmodes: [{rule: weights/key-releases, mode: off}]\n".replace("off", '"off"'))
     with pytest.raises(ConfigError, match=r"a\.yaml: modes\.weights/key-releases"):
         await store.refresh()
+
+
+async def test_rules_that_went_away_can_be_cleared_one_by_one(database: Database) -> None:
+    """A folder of own rules is taken out of the settings while modes and exemptions still name its rules."""
+    parts: Any = {"commitments": MemoryCommitments(), "recorder": MemoryRecorder(), "clock": FixedClock(), "files": []}
+    with_own = ConfigStore(database, rules={"admission/mine", "gateway/mine"}, max_age_seconds=0, **parts)
+    operator = Principal("o", "operator", "acme", roles=frozenset({"operator"}))
+    await with_own.set("tenants.acme", {}, author=operator, reason="x")
+    for rule in ("admission/mine", "gateway/mine"):
+        await with_own.set(f"modes.{rule}", {"mode": "warn"}, author=operator, reason="x")
+    wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2100-01-01T00:00:00Z", "tenant": "acme"}
+    await with_own.add_exemption(id="E", rule="gateway/mine", subjects=["*"], author=operator, **wanted)
+    without = ConfigStore(database, rules={"admission/gpu-quota"}, max_age_seconds=0, **parts)
+    with pytest.raises(ConfigError, match="there is no rule"):
+        await without.refresh()
+    assert [found.exemption.id for found in await without.list_exemptions()] == ["E"]
+    await without.revoke_exemption("E", author=operator, reason="x")
+    await without.unset("modes.admission/mine", author=operator, reason="x")
+    with pytest.raises(ConfigError, match="no rule gateway/mine"):
+        await without.refresh()
+    with pytest.raises(ConfigError, match="no rule admission/mine"):
+        await without.set("modes.admission/mine", {"mode": "off"}, author=operator, reason="x")
+    await without.unset("modes.gateway/mine", author=operator, reason="x")
+    await without.refresh()
