@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -68,8 +69,11 @@ async def _known(request: Request, error: Exception) -> Response:
     if not isinstance(error, PortcullisError):
         raise TypeError("only errors of ours come here")
     await _on_record(request, error)
+    served: Served = request.app.state.served
     extra = {"decision": error.decision.as_json()} if isinstance(error, Refused) else {}
-    response = _error(error.http_status, error.code, error.message, error.where, **extra)
+    # A file's place is for whoever runs the service, not for who calls it.
+    where = "" if error.where.startswith((os.sep, str(served.management.settings.evidence.dir))) else error.where
+    response = _error(error.http_status, error.code, error.message, where, **extra)
     if isinstance(error, Unauthenticated):
         response.headers["www-authenticate"] = "Bearer"
     return response

@@ -14,6 +14,8 @@ from api.routing import EVERYBODY, Routes, Sent, sent
 
 routes = Routes("/api/v1", "configuration")
 READERS = ("admin", "operator", "auditor")
+NEWEST = 2**31 - 1
+"""The largest number that a version can have in the database."""
 
 
 class Change(Sent):
@@ -75,8 +77,8 @@ async def history(here: Here, by: By) -> Any:
 async def diff(
     here: Here,
     by: By,
-    since: Annotated[int, Query(alias="from", ge=0)],
-    until: Annotated[int | None, Query(alias="to", ge=0)] = None,
+    since: Annotated[int, Query(alias="from", ge=0, le=NEWEST)],
+    until: Annotated[int | None, Query(alias="to", ge=0, le=NEWEST)] = None,
 ) -> Any:
     """What changed between two versions."""
     at_home(here, by)

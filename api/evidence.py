@@ -121,7 +121,7 @@ def _day(text: str | None, where: str) -> int | None:
 log = Routes("/log", "log")
 
 
-@log.router.get("/checkpoint", description="The signed tree head (C2SP tlog-checkpoint). Public.")
+@log.public("/checkpoint", description="The signed tree head (C2SP tlog-checkpoint). Public.")
 async def checkpoint(here: Here) -> Response:
     return await _resource(here, "checkpoint")
 
@@ -133,9 +133,7 @@ async def entries(here: Here, by: By, path: str) -> Response:
     return await _resource(here, f"tile/entries/{path}")
 
 
-@log.router.get(
-    "/tile/{path:path}", description="Hashes of the tree (C2SP tlog-tiles). Public: they tell nothing of the records."
-)
+@log.public("/tile/{path:path}", description="Hashes of the tree (C2SP tlog-tiles). Public: they tell nothing of the records.")
 async def tile(here: Here, path: str) -> Response:
     # `entries/…` never comes here: the route above takes it, however its slash was written.
     return await _resource(here, f"tile/{path}")

@@ -69,6 +69,18 @@ class Routes:
     def __init__(self, prefix: str, tag: str) -> None:
         self.router = APIRouter(prefix=prefix, tags=[tag])
 
+    def public(self, path: str, description: str) -> Callable[[Handler], Handler]:
+        """A route to read without a key, by GET and by HEAD."""
+
+        def declare(handler: Handler) -> Handler:
+            for method in ("GET", "HEAD"):
+                self.router.add_api_route(
+                    path, handler, methods=[method], description=description, include_in_schema=method == "GET"
+                )
+            return handler
+
+        return declare
+
     def get(self, path: str, *roles: str) -> Callable[[Handler], Handler]:
         return self._route("GET", path, roles, None, 200)
 

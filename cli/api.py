@@ -12,6 +12,8 @@ from cli.serving import Listener, guard_plain, serve, stop_on_signals
 from cli.session import session
 
 app = typer.Typer(help="The management API.", no_args_is_help=True)
+CONCURRENCY = 256
+"""Open requests; one body may hold a megabyte, and people and pipelines ask here, not calls."""
 
 
 @app.callback()
@@ -41,7 +43,7 @@ def serve_api(
         tls = here.settings.tls
         try:
             here.say(f"{'https' if tls else 'http'}://{host}:{port}/docs")
-            listener = Listener(application(served), host, port, tls)
+            listener = Listener(application(served), host, port, tls, limit=CONCURRENCY)
             await serve([listener], stop=stop_on_signals(), alongside=[served.refusals.run()])
         finally:
             await served.close()

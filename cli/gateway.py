@@ -13,6 +13,8 @@ from cli.serving import serve as listen
 from cli.session import session
 
 app = typer.Typer(help="The model-access proxy.", no_args_is_help=True)
+CONCURRENCY = 4096
+"""Open calls of one process, streams among them; beyond it 503 at once instead of a queue that nobody sees."""
 STREAM_SECONDS = 30
 """How long a stream may go on after the stop was asked for."""
 
@@ -40,7 +42,7 @@ def serve(
         door = await build(here.settings, os.environ, models=Registry)
         try:
             here.say(f"{'https' if here.settings.tls else 'http'}://{host}:{port}/v1")
-            main = Listener(door.app, host, port, here.settings.tls, grace_seconds=STREAM_SECONDS)
+            main = Listener(door.app, host, port, here.settings.tls, limit=CONCURRENCY, grace_seconds=STREAM_SECONDS)
             await listen(
                 [main, Listener(door.telemetry, host, metrics_port)], stop=stop_on_signals(), alongside=[door.refusals.run()]
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from core.errors import InvalidProof, NotFound
 from core.jsonread import loads_object
 from evidence.files import trouble
-from evidence.log import Log
+from evidence.log import WIDTH, Log
 from evidence.notes import Checkpoint, VerifierKey, open_checkpoint
 from evidence.verifier import VerificationFailed
 
@@ -85,16 +86,30 @@ class Reader:
                 yield record
 
     def find(self, wanted: str) -> Stored:
-        """The record with this id, or the one that holds the decision with this id. NotFound when the log has neither."""
+        """The record with this id, or the one that holds the decision with this id. NotFound when the log has neither.
+
+        Looks first where records of the time that the id carries (RFC 9562, UUIDv7) stand, then ever further away from there.
+        """
         needle = wanted.encode()
-        checkpoint = self.checkpoint()
-        for seq, leaf in self.log.entries(0, checkpoint.size, checkpoint.size):
-            if needle not in leaf:
-                continue
-            record = loads_object(leaf)
-            if wanted in (record["id"], (record["decision"] or {}).get("decision_id")):
-                return Stored(seq, leaf, record)
-        raise NotFound(f"the log holds no record and no decision {wanted[:80]!r}", where=str(self.folder))
+        size = self.checkpoint().size
+        for number in self._outward(_time_of(wanted), size):
+            for seq, leaf in self.log.entries(number * WIDTH, (number + 1) * WIDTH, size):
+                if needle not in leaf:
+                    continue
+                record = loads_object(leaf)
+                if wanted in (record["id"], (record["decision"] or {}).get("decision_id")):
+                    return Stored(seq, leaf, record)
+        raise NotFound(f"the log holds no record and no decision {wanted[:80]!r}")
+
+    def _outward(self, time: int | None, size: int) -> Iterator[int]:
+        """The numbers of all tiles: the one that holds `time` first, its neighbours next. The order of a log is nearly that of time."""
+        count = -(-size // WIDTH)
+        low, high = 0, count if time is not None else 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            _, leaf = next(self.log.entries(middle * WIDTH, middle * WIDTH + 1, size))
+            low, high = (middle, high) if loads_object(leaf)["time"] <= (time or 0) else (low, middle)
+        yield from sorted(range(count), key=lambda number: abs(number - low))
 
     def prove(self, wanted: str) -> str:
         """The record's inclusion as a C2SP tlog-proof, which other programs can verify against the record's bytes."""
@@ -107,3 +122,12 @@ class Reader:
         proof = self.log.inclusion_proof(found.seq, size)
         lines = [PROOF_HEADER, f"index {found.seq}", *(base64.b64encode(step).decode() for step in proof), "", note.decode()]
         return "\n".join(lines)
+
+
+def _time_of(id: str) -> int | None:
+    """The second that a UUIDv7 was made in; None for any other text."""
+    try:
+        value = uuid.UUID(id)
+    except ValueError:
+        return None
+    return (value.int >> 80) // 1000 if value.version == 7 else None

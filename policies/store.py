@@ -170,7 +170,7 @@ class ConfigStore:
         """Sets the value at `path`; the version that holds it (the same as before when nothing changes).
 
         The whole effective configuration is validated first, the change is recorded, then it is saved. Raises BadInput,
-        ConfigError (the result could not be used), Conflict (somebody else was quicker), Forbidden, EvidenceUnavailable.
+        ConfigError (it was unusable before), Conflict (somebody else was quicker), Forbidden, EvidenceUnavailable.
         """
         parts = overlay.parse_path(path)
         clean = overlay.plain(value, where=path)
@@ -254,7 +254,7 @@ class ConfigStore:
         before = overlay.overlay([*below, _stored_layer(version, stored)])
         layers = [*below, _stored_layer(version + 1, changed)]
         after = overlay.overlay(layers)
-        await asyncio.to_thread(overlay.validate, after, layers, self._nameable(before))
+        await self._must_fit(before, after, layers, path=intent.path)
         self._check_scope(before, after, intent.author)
         actor = await self._commitments.ref(intent.author.tenant, intent.author.id)
         shown = overlay.listed(changed)
@@ -284,6 +284,15 @@ class ConfigStore:
             raise Conflict("somebody else changed the configuration meanwhile; look again and repeat") from error
         self._looked = float("-inf")
         return version + 1
+
+    async def _must_fit(self, before: dict[str, Any], after: dict[str, Any], layers: Sequence[Layer], *, path: str) -> None:
+        """BadInput when it is the change that makes the whole unusable; ConfigError when it was so before."""
+        try:
+            await asyncio.to_thread(overlay.validate, after, layers, self._nameable(before))
+        except ConfigError as error:
+            await asyncio.to_thread(overlay.validate, before, layers, self._rules)
+            _, _, place = error.where.partition(": ")  # without the file or version it stands in
+            raise BadInput(error.message, where=place or path) from error
 
     def _check_scope(self, before: dict[str, Any], after: dict[str, Any], author: Principal) -> None:
         if self._home is None or author.tenant == self._home:

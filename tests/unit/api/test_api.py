@@ -265,6 +265,24 @@ async def test_configuration_and_exemptions(api: Api) -> None:
     assert "sha256:" in (await api.call("GET", "/api/v1/policies", auditor)).json()["revision"]
 
 
+async def test_what_is_sent_wrongly_is_the_senders_error(api: Api) -> None:
+    """Never a 500, and no place on our disk in the answer."""
+    token = await api.key("operator", "auditor")
+    change = {"path": "tenants.acme.teams.vision.gpu_quota", "value": "1/11", "reason": "less"}
+    refused = await api.call("PUT", "/api/v1/config", token, json=change)
+    assert (refused.status_code, refused.json()["error"]["where"]) == (400, change["path"])
+    for number in (2**31, 2**63, 2**70, -1):
+        assert (await api.call("GET", f"/api/v1/config/diff?from={number}", token)).status_code == 400
+        assert (await api.call("GET", f"/api/v1/config/diff?from=0&to={number}", token)).status_code == 400
+    for sequenced in (False, True):
+        for path in ("/decisions/none", "/evidence/none/proof"):
+            answer = await api.call("GET", f"/api/v1{path}", token)
+            assert answer.status_code == 404
+            assert str(api.folder) not in answer.text
+        if not sequenced:
+            api.recorded()
+
+
 async def test_the_log_can_be_read_by_any_client(api: Api) -> None:
     """Checkpoint and hashes are public (a witness needs them); the records are the installation's auditors' alone."""
     auditor = await api.key("auditor")
@@ -273,6 +291,8 @@ async def test_the_log_can_be_read_by_any_client(api: Api) -> None:
     assert (await api.call("GET", "/log/checkpoint")).text.startswith(f"portcullis.local/log\n{count}\n")
     tile = await api.call("GET", f"/log/tile/0/000.p/{count}")
     assert len(tile.content) == 32 * count
+    for path in ("/log/checkpoint", f"/log/tile/0/000.p/{count}"):
+        assert (await api.client.head(path)).status_code == 200
     assert "immutable" in tile.headers["cache-control"]
     assert (await api.call("GET", f"/log/tile/entries/000.p/{count}")).status_code == 401
     assert (await api.call("GET", f"/log/tile/entries/000.p/{count}", auditor)).status_code == 200

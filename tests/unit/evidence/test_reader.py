@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,39 @@ async def test_find(rig: Rig):
     for missing in ("nothing", "", "thing/7"):
         with pytest.raises(NotFound):
             reader.find(missing)
+
+
+async def test_find_looks_where_records_of_that_time_stand(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """A page of the log that is far away in time is not read for a record that is where its id says."""
+    now = int(time.time())
+    for age in (4_000, 3_000, 2_000, 1_000, 0):
+        rig.clock.now = now - age
+        ids = await rig.events(256)
+        rig.integrate()
+    reader = Reader(rig.folder)
+    read: list[int] = []
+    entries = type(reader.log).entries
+    monkeypatch.setattr(
+        type(reader.log),
+        "entries",
+        lambda log, start, end, size: (read.append(start // 256), entries(log, start, end, size))[1],
+    )
+    assert reader.find(ids[-1]).seq == 5 * 256 - 1
+    assert 0 not in read
+    assert read[-1] == 4
+
+
+@pytest.mark.parametrize("skew", [-10_000, 10_000])
+async def test_find_finds_what_stands_far_from_its_time(rig: Rig, skew: int):
+    """A spool that was integrated late, or a clock that was wrong."""
+    rig.clock.now = int(time.time()) + skew
+    early = (await rig.events(1))[0]
+    rig.clock.now -= 2 * skew
+    ids = await rig.events(600)
+    rig.integrate()
+    reader = Reader(rig.folder)
+    assert reader.find(early).record["id"] == early
+    assert {reader.find(one).record["id"] for one in (ids[0], ids[-1])} == {ids[0], ids[-1]}
 
 
 async def test_prove(rig: Rig):

@@ -298,47 +298,48 @@ async def test_a_configmap_mount_is_read_once(bench: Bench) -> None:
     assert (await bench.store().effective()).requests_per_minute == 11
 
 
-BAD_CHANGES: dict[str, tuple[str, Any, type[Exception]]] = {
-    "unknown section": ("tenant.acme", {}, ConfigError),
-    "unknown key": ("tenants.acme.teams.vision.gpus", "4", ConfigError),
-    "wrong type": ("tenants.acme.require_image_digest", "yes", ConfigError),
-    "one approval": ("tenants.acme.required_approvals", 1, ConfigError),
-    "a fraction as a float": ("tenants.acme.teams.vision.gpu_quota", 0.5, BadInput),
-    "a share that is not whole": ("tenants.acme.teams.vision.gpu_quota", "1/11", ConfigError),
-    "a negative quota": ("tenants.acme.teams.vision.gpu_quota", "-1", ConfigError),
-    "a free accelerator": ("accelerators.nvidia.com/gpu", 0, ConfigError),
-    "a namespace claimed twice": ("tenants.other.teams.vision.namespaces", ["other-prod", "vision-prod"], ConfigError),
-    "a mode that does not exist": ("modes.admission/gpu-quota", {"mode": "allow"}, ConfigError),
-    "a mode of no rule": ("modes.gpu-quota", {"mode": "warn"}, ConfigError),
-    "a gateway mode by namespace": ("modes.gateway/purpose[namespace=vision-prod]", {"mode": "warn"}, ConfigError),
-    "a mode of an unknown tenant": ("modes.gateway/purpose[tenant=nobody]", {"mode": "warn"}, ConfigError),
-    "a grant of an unknown team": ("grants.vision-llama.teams", ["vison"], ConfigError),
-    "a grant to nobody": ("grants.all-llama.roles", [], ConfigError),
-    "a grant of another domain": ("grants.all-llama.domain", "admission", ConfigError),
-    "another identity": ("grants.all-llama.id", "x", BadInput),
-    "two identities": ("grants.all-llama", {"id": "x"}, BadInput),
-    "half an item": ("grants.new", {"tenant": "acme"}, ConfigError),
-    "an expiry without a zone": ("exemptions.EX-1.expires", "2027-01-31T00:00:00", ConfigError),
-    "an expiry that is a date": ("exemptions.EX-1.expires", "2027-01-31", ConfigError),
-    "a header that splits": ("obligations.acme.headers", {"x-a": "b\r\nset-cookie: c"}, ConfigError),
-    "a header name that splits": ("obligations.acme.headers", {"x-a: b": "c"}, ConfigError),
-    "below a plain value": ("requests_per_minute.fast", 1, ConfigError),
-    "no path": ("", 1, BadInput),
-    "an empty part": ("tenants..acme", {}, BadInput),
-    "an open quote": ('tenants."acme', {}, BadInput),
-    "a list instead of a map": ("tenants", [], ConfigError),
-    "bytes": ("tenants.acme.images", b"x", BadInput),
-    "a number beyond JSON": ("requests_per_minute", 2**60, BadInput),
+BAD_CHANGES: dict[str, tuple[str, Any]] = {
+    "unknown section": ("tenant.acme", {}),
+    "unknown key": ("tenants.acme.teams.vision.gpus", "4"),
+    "wrong type": ("tenants.acme.require_image_digest", "yes"),
+    "one approval": ("tenants.acme.required_approvals", 1),
+    "a fraction as a float": ("tenants.acme.teams.vision.gpu_quota", 0.5),
+    "a share that is not whole": ("tenants.acme.teams.vision.gpu_quota", "1/11"),
+    "a negative quota": ("tenants.acme.teams.vision.gpu_quota", "-1"),
+    "a free accelerator": ("accelerators.nvidia.com/gpu", 0),
+    "a namespace claimed twice": ("tenants.other.teams.vision.namespaces", ["other-prod", "vision-prod"]),
+    "a mode that does not exist": ("modes.admission/gpu-quota", {"mode": "allow"}),
+    "a mode of no rule": ("modes.gpu-quota", {"mode": "warn"}),
+    "a gateway mode by namespace": ("modes.gateway/purpose[namespace=vision-prod]", {"mode": "warn"}),
+    "a mode of an unknown tenant": ("modes.gateway/purpose[tenant=nobody]", {"mode": "warn"}),
+    "a grant of an unknown team": ("grants.vision-llama.teams", ["vison"]),
+    "a grant to nobody": ("grants.all-llama.roles", []),
+    "a grant of another domain": ("grants.all-llama.domain", "admission"),
+    "another identity": ("grants.all-llama.id", "x"),
+    "two identities": ("grants.all-llama", {"id": "x"}),
+    "half an item": ("grants.new", {"tenant": "acme"}),
+    "an expiry without a zone": ("exemptions.EX-1.expires", "2027-01-31T00:00:00"),
+    "an expiry that is a date": ("exemptions.EX-1.expires", "2027-01-31"),
+    "a header that splits": ("obligations.acme.headers", {"x-a": "b\r\nset-cookie: c"}),
+    "a header name that splits": ("obligations.acme.headers", {"x-a: b": "c"}),
+    "below a plain value": ("requests_per_minute.fast", 1),
+    "no path": ("", 1),
+    "an empty part": ("tenants..acme", {}),
+    "an open quote": ('tenants."acme', {}),
+    "a list instead of a map": ("tenants", []),
+    "bytes": ("tenants.acme.images", b"x"),
+    "a number beyond JSON": ("requests_per_minute", 2**60),
 }
 
 
 @pytest.mark.parametrize("name", BAD_CHANGES)
 async def test_a_bad_change_is_refused_and_leaves_nothing(bench: Bench, name: str) -> None:
-    path, value, error = BAD_CHANGES[name]
+    path, value = BAD_CHANGES[name]
     store = bench.store()
     before = await store.refresh()
-    with pytest.raises(error):
+    with pytest.raises(BadInput) as caught:
         await store.set(path, value, author=OPERATOR, reason="test")
+    assert str(bench.folder) not in str(caught.value), "a place in the document, not one on our disk"
     assert await store.refresh() == before
     assert bench.recorder.entries == []
     assert await store.history() == []
@@ -439,10 +440,10 @@ BAD_EXEMPTIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "no ticket": ({"ticket": ""}, BadInput),
     "expired": ({"expires": "2020-01-01T00:00:00Z"}, BadInput),
     "not a time": ({"expires": "tomorrow"}, BadInput),
-    "no subject": ({"subjects": []}, ConfigError),
-    "unknown tenant": ({"tenant": "nobody", "namespaces": []}, ConfigError),
-    "another's namespace": ({"namespaces": ["other-prod"]}, ConfigError),
-    "namespaces at the gateway": ({"rule": "gateway/purpose"}, ConfigError),
+    "no subject": ({"subjects": []}, BadInput),
+    "unknown tenant": ({"tenant": "nobody", "namespaces": []}, BadInput),
+    "another's namespace": ({"namespaces": ["other-prod"]}, BadInput),
+    "namespaces at the gateway": ({"rule": "gateway/purpose"}, BadInput),
 }
 
 
@@ -496,11 +497,11 @@ async def test_a_mode_or_exemption_for_a_rule_that_is_not_there_is_refused(datab
     parts: Any = {"commitments": MemoryCommitments(), "recorder": MemoryRecorder(), "clock": FixedClock()}
     store = ConfigStore(database, files=[file], rules=rule_ids([tmp_path / "own"]), max_age_seconds=0, **parts)
     operator = Principal("o", "operator", "acme", roles=frozenset({"operator"}))
-    with pytest.raises(ConfigError, match="no rule admission/gpu-quotas; did you mean admission/gpu-quota"):
+    with pytest.raises(BadInput, match="no rule admission/gpu-quotas; did you mean admission/gpu-quota"):
         await store.set("modes.admission/gpu-quotas", {"mode": "warn"}, author=operator, reason="typo")
     await store.set("modes.admission/my-rule", {"mode": "warn"}, author=operator, reason="ours")
     wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2100-01-01T00:00:00Z", "tenant": "acme"}
-    with pytest.raises(ConfigError, match="no rule gateway/nothing"):
+    with pytest.raises(BadInput, match="no rule gateway/nothing"):
         await store.add_exemption(id="E", rule="gateway/nothing", subjects=["*"], author=operator, **wanted)
     file.write_text("tenants: {acme: {}}\nmodes: [{rule: weights/key-releases, mode: off}]\n".replace("off", '"off"'))
     with pytest.raises(ConfigError, match=r"a\.yaml: modes\.weights/key-releases"):
