@@ -8,6 +8,7 @@ because a stale configuration would go on granting what an operator has just tak
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -290,9 +291,10 @@ class ConfigStore:
         try:
             await asyncio.to_thread(overlay.validate, after, layers, self._nameable(before))
         except ConfigError as error:
-            await asyncio.to_thread(overlay.validate, before, layers, self._rules)
-            _, _, place = error.where.partition(": ")  # without the file or version it stands in
-            raise BadInput(error.message, where=place or path) from error
+            with contextlib.suppress(ConfigError):
+                await asyncio.to_thread(overlay.validate, before, layers, self._rules)
+                raise _its_own(error, path) from error
+            raise
 
     def _check_scope(self, before: dict[str, Any], after: dict[str, Any], author: Principal) -> None:
         if self._home is None or author.tenant == self._home:
@@ -403,6 +405,12 @@ def state_of(rule: ExemptionRule, now_unix: int) -> ExemptionState:
 
 def _kind(path: Path) -> ChangeKind:
     return "exemption" if path[0] == "exemptions" else "config_change"
+
+
+def _its_own(error: ConfigError, path: str) -> BadInput:
+    """What a change at `path` broke, without the file or the version that it would have stood in."""
+    _, _, place = error.where.partition(": ")
+    return BadInput(error.message, where=place or path)
 
 
 def _check_intent(intent: _Intent) -> None:
