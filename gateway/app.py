@@ -22,6 +22,7 @@ from core.errors import BadInput, NotFound, PortcullisError, Unauthenticated, Un
 from core.names import ModelRef
 from core.principal import Principal
 from evidence.refusals import Refusals
+from gateway import events
 from gateway.asgi import Disconnected, Receive, Scope, Send, answer, error_body, header, read_body
 from gateway.governor import Authenticator, Governor, Outcome
 from gateway.limits import Verdict
@@ -29,6 +30,7 @@ from gateway.log import MAX_KEPT_BYTES
 from gateway.read import Call, read_call, read_purpose
 from gateway.telemetry import Metrics
 from gateway.upstream import Pool, Routes, passed_on
+from redaction.record import MAX_COUNT
 
 log = logging.getLogger("portcullis.gateway")
 
@@ -290,17 +292,14 @@ class _Exchange:
         if isinstance(usage, Mapping):
             for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
                 value = usage.get(name)
-                if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+                if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
                     self.usage[name] = value
 
     def _usage_of_stream(self) -> None:
         """The last event that has a usage, where the upstream sends one (`stream_options.include_usage`)."""
-        for line in reversed(self.tail.split(b"\n")):
-            if line.startswith(b"data: {") and b'"usage"' in line:
-                try:
-                    self._count(json.loads(line[6:]).get("usage"))
-                except (ValueError, RecursionError):
-                    continue
+        for message in reversed(list(events.messages(self.tail))):
+            if isinstance(message, Mapping) and message.get("usage"):
+                self._count(message["usage"])
                 return
 
     async def _settle(self, *, whole_answer: bool) -> None:
@@ -334,7 +333,7 @@ class _Exchange:
             "usage": dict(outcome.usage),
             "bytes": self.call.size + self.size,
             "request": dict(self.call.body),
-            "response": {"text": streamed_text(bytes(self.kept))} if self.kept else self.log_body,
+            "response": events.streamed(bytes(self.kept)) if self.kept else self.log_body,
         }
         self.g.sink.offer(record)
 
@@ -343,25 +342,6 @@ class _Exchange:
         length = (b"content-length", str(len(body)).encode())
         await self.request.send({**start, "headers": [*headers, length, *self.request.headers]})
         await self.request.send({"type": "http.response.body", "body": body})
-
-
-def streamed_text(events: bytes) -> list[str]:
-    """The text of each choice in a stream of server-sent events, so that what was cut into chunks is judged whole."""
-    texts: dict[int, list[str]] = {}
-    for line in events.split(b"\n"):
-        if not line.startswith(b"data: {"):
-            continue
-        try:
-            choices = json.loads(line[6:]).get("choices")
-        except (ValueError, RecursionError):  # the last event may be cut where keeping ended
-            continue
-        for choice in choices if isinstance(choices, list) else ():
-            delta = choice.get("delta") if isinstance(choice, dict) else None
-            content = delta.get("content") if isinstance(delta, dict) else None
-            index = choice.get("index", 0) if isinstance(choice, dict) else None
-            if isinstance(content, str) and isinstance(index, int):
-                texts.setdefault(index, []).append(content)
-    return ["".join(parts) for parts in texts.values()]
 
 
 async def _disconnected(receive: Receive) -> None:

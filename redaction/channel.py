@@ -88,8 +88,11 @@ class Channel:
         self._next += 1
         try:
             data = frames.encode({"id": self._next, "document": document})
-        except (ValueError, TypeError, RecursionError):
+        except frames.FrameTooLarge:
             done(None, "too_large")
+            return
+        except (ValueError, TypeError, RecursionError):
+            done(None, "failed")
             return
         if len(data) > MAX_DOCUMENT:
             done(None, "too_large")
@@ -175,8 +178,9 @@ class Channel:
                     raise
                 finally:
                     item.done(*outcome)
-        except _Lost:
-            self._losses += 1
+        except _Lost as lost:
+            # Slow is the document's doing, and the process was well: whoever sends such documents must not withhold the others'.
+            self._losses += lost.reason != "slow"
             raise
         finally:
             ended.cancel()

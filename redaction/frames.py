@@ -9,19 +9,24 @@ LENGTH = 4
 MAX_FRAME = 16 * 1024 * 1024
 
 
+class FrameTooLarge(ValueError):
+    """More than MAX_FRAME bytes."""
+
+
 def encode(value: Any) -> bytes:
-    """ValueError for what JSON cannot carry or for more than MAX_FRAME bytes."""
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    """FrameTooLarge beyond MAX_FRAME bytes; ValueError, TypeError or RecursionError for what JSON cannot carry (NaN, a lone
+    surrogate, an object without end)."""
+    data = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
     if len(data) > MAX_FRAME:
-        raise ValueError("the frame is too large")
+        raise FrameTooLarge("the frame is too large")
     return len(data).to_bytes(LENGTH, "big") + data
 
 
 def length_of(prefix: bytes) -> int:
-    """ValueError beyond MAX_FRAME: whatever speaks there is not our redactor."""
+    """FrameTooLarge beyond MAX_FRAME: whatever speaks there is not our redactor."""
     size = int.from_bytes(prefix, "big")
     if size > MAX_FRAME:
-        raise ValueError("the frame is too large")
+        raise FrameTooLarge("the frame is too large")
     return size
 
 

@@ -47,7 +47,15 @@ def main() -> None:
     # Whatever a library prints must not get among the frames.
     frames_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, frames_out, load(sys.argv[1]))
+    redactor = load(sys.argv[1])
+    try:
+        serve(sys.stdin.buffer, frames_out, redactor)
+    except Exception as error:
+        # The gateway is gone, or what it sends is no frame. A traceback may quote a document, and an ordinary exit would flush into
+        # the broken pipe once more.
+        sys.stderr.write(f"the redactor ends: {type(error).__name__}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 
 from core.errors import ConfigError
 from core.settings import parse, rooted
-from gateway.app import streamed_text
 from gateway.compose import build
 from gateway.log import KEPT, MAX_KEPT_BYTES, InferenceLog
 from gateway.telemetry import Metrics
@@ -20,8 +20,18 @@ from redaction.policy import read_policy
 from tests.simulators.ports import MemoryModels
 from tests.unit.gateway.conftest import Rig
 
+ECHO = """
+import sys
+from redaction import frames
+out = sys.stdout.buffer
+out.write(frames.encode({"ready": True})); out.flush()
+while (message := frames.read(sys.stdin.buffer)) is not None:
+    out.write(frames.encode(message)); out.flush()
+"""
+
 RECORD: dict[str, Any] = dict.fromkeys(KEPT, "x") | {
     "bytes": 300,
+    "served": "m",
     "request": {"model": "m", "user": "jane.roe@example.org", "messages": [{"role": "user", "content": "CANARY jane.roe@example.org"}]},
     "response": {"text": ["CANARY 4111 1111 1111 1111"]},
 }  # fmt: skip
@@ -138,13 +148,15 @@ async def test_of_a_call_through_the_door_nothing_raw_is_logged(rig: Rig, tmp_pa
         assert ("CANARY" in text) == (name == "patterns")
     withheld, patterns = (lines(tmp_path / f"{name}.jsonl") for name in ("default", "patterns"))
     assert [line["content"] for line in withheld] == ["withheld"] * 2
-    long = patterns.pop(0)  # written at once, while the others were waiting
+    long = patterns.pop()
     assert (long["content"], long["withheld_because"]) == ("withheld", "too_large")
     assert [line["content"] for line in patterns] == ["redacted"] * 2
-    assert patterns[1]["response"] == {"text": ["CANARY <EMAIL_ADDRESS> <CREDIT_CARD>"]}
-    for line in [*withheld, *patterns]:
+    assert patterns[1]["response"] == {"choices": [{"index": 0, "delta": {"content": "CANARY <EMAIL_ADDRESS> <CREDIT_CARD>"}}]}
+    for line in patterns:
         assert (line["request"]["user"], line["request"]["metadata"]["team"]) == ("<EMAIL_ADDRESS>", "<SECRET_KEY>")
-        assert "withheld_because" not in line
+    for line in withheld:
+        assert (line["request"]["user"], line["request"]["metadata"]) == ({"withheld_characters": 20}, {"withheld_fields": 2})
+    assert not [line for line in [*withheld, *patterns] if "withheld_because" in line]
 
 
 async def test_the_door_answers_without_any_redactor(rig: Rig, tmp_path: Path) -> None:
@@ -203,21 +215,76 @@ async def test_a_log_that_cannot_be_written_stops_nothing_and_is_counted(
     await log.close()
 
 
-def test_a_streams_text_is_put_together_before_it_is_judged() -> None:
-    """An address that was cut into tokens is one address again; what is no event, or cut at the end, is passed over."""
-    chunks = [{"choices": [{"index": 0, "delta": {"content": part}}]} for part in ("jane", ".roe@exam", "ple.org")]
-    events = b"".join(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks)
-    assert streamed_text(events) == ["jane.roe@example.org"]
-    assert streamed_text(events + b"data: {broken\n: comment\ndata: [DONE]\n\n" + b'data: {"choices": 3}\n') == [
-        "jane.roe@example.org"
-    ]
-    assert streamed_text(b"") == []
-    for odd in (
-        b'{"choices":[{"index":[],"delta":{"content":"a"}}]}',
-        b'{"a":' + b"[" * 100_000,
-        b'{"choices":[3,{"delta":[]}]}',
-    ):
-        assert streamed_text(b"data: " + odd) == [], "an upstream cannot stop the log"
+class Slow(Answering):
+    """A redactor that answers when the test says."""
+
+    def submit(self, document: Any, done: Done) -> None:
+        self.seen.append(done)
+
+
+def ended(path: Path) -> list[tuple[str, Any]]:
+    return [(line["id"], line.get("withheld_because")) for line in lines(path)]
+
+
+async def test_an_oversized_record_has_its_place_and_neither_overtakes_nor_delays(tmp_path: Path) -> None:
+    path, redactor = tmp_path / "a.jsonl", Slow()
+    log = InferenceLog(path, read_policy("patterns"), redactor, Metrics())
+    for name, size in (("a", 1), ("large", MAX_KEPT_BYTES + 1), ("b", 1), ("c", 1)):
+        log.offer(RECORD | {"id": name, "bytes": size})
+    assert ended(path) == [], "it overtakes none"
+    a, b, _ = redactor.seen
+    b(redactor.answer, None)
+    a(redactor.answer, None)
+    assert ended(path) == [("a", None), ("large", "too_large"), ("b", None)], "it delays none"
+    await log.close()
+    assert ended(path)[3:] == [("c", "closing")]
+
+
+async def test_what_waits_for_an_earlier_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.log.MAX_UNWRITTEN", 2)
+    path, redactor = tmp_path / "a.jsonl", Slow()
+    log = InferenceLog(path, read_policy("patterns"), redactor, Metrics())
+    for name, size in (("a", 1), ("b", 1), ("large", MAX_KEPT_BYTES + 1)):
+        log.offer(RECORD | {"id": name, "bytes": size})
+    assert ended(path) == [("large", "too_large")]
+    await log.close()
+    assert [name for name, _ in ended(path)] == ["large", "a", "b"]
+
+
+async def test_a_redactor_that_refuses_holds_no_later_line_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Raising(Answering):
+        def submit(self, document: Any, done: Done) -> None:
+            raise KeyError("CANARY")
+
+    log = InferenceLog(tmp_path / "a.jsonl", read_policy("patterns"), Raising(), Metrics())
+    log.offer(RECORD)
+    await log.close()
+    assert lines(tmp_path / "a.jsonl")[0]["withheld_because"] == "failed"
+    assert "CANARY" not in caplog.text
+
+
+async def test_a_number_that_json_does_not_have_spoils_no_line(tmp_path: Path) -> None:
+    """Python reads NaN, Infinity and 1e999 out of an upstream's answer, and would write what no other reader takes."""
+    seen = {"choices": [{"message": {"content": "x"}, "score": json.loads("NaN")}], "usage": json.loads("1e999")}
+    for name, answer in (("patterns", None), ("default", None), ("patterns", {"request": 1, "response": float("nan")})):
+        path = tmp_path / f"{name}{answer is None}.jsonl"
+        redactor = Answering(answer=answer)
+        log = InferenceLog(path, read_policy(name), redactor, Metrics())
+        log.offer(RECORD | {"response": seen})
+        await log.close()
+        json.dumps(redactor.seen, allow_nan=False)
+        (line,) = [json.loads(text, parse_constant=pytest.fail) for text in path.read_text().splitlines()]
+        assert line.get("withheld_because") == (None if answer is None else "failed")
+
+
+async def test_a_lone_surrogate_fails_its_own_record_only(tmp_path: Path) -> None:
+    channel = Channel([sys.executable, "-c", ECHO])
+    channel.start()
+    log = InferenceLog(tmp_path / "a.jsonl", read_policy("patterns"), channel, Metrics())
+    log.offer(RECORD | {"response": json.loads('{"choices":[{"message":{"content":"\\ud800"}}]}')})
+    log.offer(RECORD)
+    await log.close()
+    assert [line.get("withheld_because") for line in lines(tmp_path / "a.jsonl")] == ["failed", None]
 
 
 def test_metrics_say_how_often_a_decision_was_remembered() -> None:

@@ -100,6 +100,16 @@ async def test_one_that_is_slow_past_its_budget_is_withheld_and_the_process_repl
     await channel.close()
 
 
+async def test_slow_documents_never_set_the_channel_down() -> None:
+    channel = Channel([sys.executable, "-c", ECHO], budget_seconds=0.5)
+    channel.start()
+    collected = Collected(channel)
+    slow = redaction.channel.LOSSES + 1
+    collected.send(*["sleep"] * slow, "b")
+    assert await collected.until(slow + 1) == [(None, "slow")] * slow + [("<b>", None)]
+    await channel.close()
+
+
 async def test_kill_dash_nine_loses_nothing(echo: Collected) -> None:
     echo.send("a")
     await echo.until(1)
@@ -187,7 +197,7 @@ async def test_the_queue_is_bounded_by_count_and_bytes(monkeypatch: pytest.Monke
     monkeypatch.setattr(redaction.channel, "MAX_WAITING_BYTES", 0)
     monkeypatch.setattr(redaction.channel, "MAX_DOCUMENT", 90)
     collected.send("x" * 40, "x" * 90, {1, 2}, "\ud800")
-    assert [reason for _, reason in collected.back] == ["full", "too_large", "too_large", "too_large"]
+    assert [reason for _, reason in collected.back] == ["full", "too_large", "failed", "failed"]
     await channel.close()
 
 
@@ -237,6 +247,26 @@ print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0,
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == ("(0, 0) 0\n" if sys.platform == "linux" else done.stdout)
+
+
+def test_a_redactor_whose_gateway_is_gone_says_the_errors_type_only() -> None:
+    document = {"id": 1, "document": "CANARY " * 50_000}
+    serve = "from redaction import worker\nworker.load = lambda _: type('R', (), {'redact_json': lambda self, v: (v, {})})()\n"
+    for sent, said in (
+        (frames.encode(document), b"BrokenPipeError"),
+        (frames.encode(document)[:-9], b"ValueError"),
+        (b"\x00\x00\x00\x02{{", b"JSONDecodeError"),
+    ):
+        read, write = os.pipe()
+        with subprocess.Popen(
+            [sys.executable, "-c", serve + "import sys; sys.argv = ['', 'default']; worker.main()"],
+            stdin=subprocess.PIPE, stdout=write, stderr=subprocess.PIPE, cwd=ROOT,
+        ) as process:  # fmt: skip
+            os.close(write)
+            os.read(read, 64)  # it is ready
+            os.close(read)
+            _, err = process.communicate(sent)
+        assert (process.returncode, err) == (1, b"the redactor ends: " + said + b"\n")
 
 
 def test_frames() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from core.errors import ConfigError
 from redaction import load
 from redaction.policy import ENTITIES, names, read_policy
 from redaction.presidio import PortcullisAnalyzer
-from redaction.record import loggable
+from redaction.record import DOCUMENT, Content, loggable
+
+CONTENTS: tuple[Content, ...] = ("withhold", "redact")
 
 
 def test_the_shipped_policies_and_their_default() -> None:
@@ -112,22 +115,23 @@ RESPONSE: dict[str, Any] = {
 
 
 def test_withheld_content_stays_in_the_gateway_and_the_rest_goes_on() -> None:
-    shown = loggable({"request": REQUEST["messages"], "response": RESPONSE}, "withhold")
+    shown = loggable({"request": REQUEST["messages"], "response": RESPONSE}, "withhold", served="llama-3")
     assert "CANARY" not in json.dumps(shown)
-    request = loggable(REQUEST, "withhold")
+    request = loggable(REQUEST, "withhold", served="llama-3")
     assert "CANARY" not in json.dumps(request)
-    assert (request["temperature"], request["user"], request["stream"]) == (0.5, "jane.roe@example.org", True)
+    assert (request["temperature"], request["model"], request["stream"]) == (0.5, "llama-3", True)
+    assert request["user"] == {"withheld_characters": 20}
     assert request["messages"][0] == {
         "role": "user",
         "content": {"withheld_characters": 17},
         "name": {"withheld_characters": 6},
     }
-    assert request["metadata"] == {"team": {"withheld_characters": 12}, "order": "o-17", "withheld_fields": 1}
+    assert request["metadata"] == {"withheld_fields": 3}
     assert request["withheld_fields"] == 3
-    response = loggable(RESPONSE, "withhold")
+    response = loggable(RESPONSE, "withhold", served="llama-3")
     assert response["usage"] == RESPONSE["usage"]
     assert response["choices"][0]["finish_reason"] == "stop"
-    assert loggable(REQUEST, "redact") == REQUEST
+    assert loggable(REQUEST, "redact", served="llama-3") == REQUEST
 
 
 HIDDEN: dict[str, Any] = {
@@ -146,24 +150,24 @@ HIDDEN: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_kept_field_is_kept_only_where_the_api_has_it(name: str) -> None:
-    shown = json.dumps(loggable(HIDDEN[name], "withhold"))
+    shown = json.dumps(loggable(HIDDEN[name], "withhold", served="llama-3"))
     assert "CANARY" not in shown
     assert "4111" not in shown
 
 
 def test_what_no_recognizer_can_judge_does_not_go_with_the_content() -> None:
     """Row 26: a mail address as tokens, as bytes, or as token ids passes every recognizer."""
-    shown = loggable(RESPONSE, "redact")
+    shown = loggable(RESPONSE, "redact", served="llama-3")
     assert shown["choices"][0]["logprobs"] == {"withheld_fields": 1}
     assert shown["choices"][0]["message"] == RESPONSE["choices"][0]["message"]
-    assert loggable({"logprobs": True, "top_logprobs": 5, "prompt": [67, 65]}, "redact") == {
+    assert loggable({"logprobs": True, "top_logprobs": 5, "prompt": [67, 65]}, "redact", served="llama-3") == {
         "logprobs": True, "top_logprobs": 5, "prompt": {"withheld_items": 2}
     }  # fmt: skip
     deep: Any = "x"
     for _ in range(5_000):
         deep = [deep]
-    for content in ("redact", "withhold"):
-        assert len(json.dumps(loggable({"messages": deep}, content))) < 500
+    for content in CONTENTS:
+        assert len(json.dumps(loggable({"messages": deep}, content, served="m"))) < 500
 
 
 def test_the_entities_that_a_policy_may_name_are_those_that_are_found() -> None:
@@ -172,12 +176,82 @@ def test_the_entities_that_a_policy_may_name_are_those_that_are_found() -> None:
         PortcullisAnalyzer(entities=["NAME"])
 
 
+MARK = "kumquat"
+"""One word, no blank: what a field of one word would let through."""
+
+
+def places(document: Any) -> list[tuple[Any, ...]]:
+    """The path to every value of `document`, and to every key (ending in None: the key itself is the place)."""
+    found: list[tuple[Any, ...]] = [()]
+    if isinstance(document, dict):
+        for key, item in document.items():
+            found += [(key, None), *((key, *rest) for rest in places(item))]
+    if isinstance(document, list):
+        for at, item in enumerate(document):
+            found += [(at, *rest) for rest in places(item)]
+    return found
+
+
+def marked(document: Any, path: tuple[Any, ...], mark: Any) -> Any:
+    """A copy of `document` with `mark` at `path`."""
+    if not path:
+        return mark
+    if path[1:] == (None,):
+        return {(mark if key == path[0] else key): item for key, item in document.items()}
+    if isinstance(document, list):
+        return [marked(item, path[1:], mark) if at == path[0] else item for at, item in enumerate(document)]
+    return {key: marked(item, path[1:], mark) if key == path[0] else item for key, item in document.items()}
+
+
+def every_field(field: Any) -> Any:
+    """A document that has every field of the API, each list with one item."""
+    if not isinstance(field, Mapping):
+        return "x"
+    return {name: [every_field(inner)] if isinstance(inner, Mapping) else "x" for name, inner in field.items()}
+
+
+WHOLE: list[Any] = [REQUEST, RESPONSE, every_field(DOCUMENT)]
+PLACES = [(at, path) for at, document in enumerate(WHOLE) for path in places(document)]
+
+
+@given(
+    place=st.sampled_from(PLACES),
+    word=st.text("abcdefghijklmnopqrstuvwxyz_-.@0123456789", min_size=1, max_size=40),
+    wrap=st.sampled_from(
+        [lambda m: m, lambda m: [m], lambda m: {"role": m}, lambda m: {m: 1}, lambda m: [{"type": m, "id": m}]]
+    ),
+)
+def test_no_word_gets_through_wherever_it_stands(place: Any, word: str, wrap: Any) -> None:
+    mark = f"{MARK}{word}{MARK}"
+    at, path = place
+    put = mark if path[-1:] == (None,) else wrap(mark)
+    shown = json.dumps(loggable(marked(WHOLE[at], path, put), "withhold", served="llama-3"))
+    assert MARK not in shown
+
+
+def test_no_word_gets_through_at_any_of_the_places() -> None:
+    """The same, place by place, so that no run of luck passes over one."""
+    for at, path in PLACES:
+        shown = json.dumps(loggable(marked(WHOLE[at], path, MARK), "withhold", served="llama-3"))
+        assert MARK not in shown, path
+
+
+@given(place=st.sampled_from(PLACES), number=st.integers(10**8, 10**40) | st.floats(min_value=3) | st.just(float("nan")))
+def test_no_number_that_could_say_something_gets_through(place: Any, number: float) -> None:
+    at, path = place
+    if path[-1:] != (None,):
+        shown = json.dumps(loggable(marked(WHOLE[at], path, number), "withhold", served="llama-3"), allow_nan=False)
+        assert str(number) not in shown.replace("}", ",").replace("]", ",").split(": ")
+
+
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.just("CANARY or two"),
+    st.none() | st.booleans() | st.integers() | st.just(MARK) | st.just(f"{MARK} or two"),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["content", "text", "user", "a CANARY", "messages", "role", "metadata", "choices", "x"]),
+            st.sampled_from(
+                ["content", "text", "user", MARK, "messages", "role", "metadata", "choices", "id", "model", "type"]
+            ),
             inner,
             max_size=4,
         )
@@ -187,5 +261,22 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
-def test_no_phrase_gets_through_whatever_the_document(document: Any) -> None:
-    assert "CANARY" not in json.dumps(loggable(document, "withhold"))
+def test_no_word_gets_through_whatever_the_document(document: Any) -> None:
+    assert MARK not in json.dumps(loggable(document, "withhold", served="llama-3"))
+
+
+def test_words_of_closed_lists_and_the_resolved_model_are_kept() -> None:
+    document = {
+        "model": "llama-3", "tool_choice": "auto", "response_format": {"type": "json_object"}, "service_tier": "flex", "n": 2,
+        "messages": [{"role": "tool", "content": [{"type": "text"}]}], "choices": [{"finish_reason": "length", "index": 0}],
+        "error": {"type": "server_error", "code": "context_length_exceeded"}, "temperature": 0.70001,
+    }  # fmt: skip
+    assert loggable(document, "withhold", served="llama-3") == document | {"temperature": 0.7}
+    assert loggable({"model": "llama-3"}, "withhold", served="other") == {"model": {"withheld_characters": 7}}
+
+
+def test_a_number_that_json_does_not_have_is_said_to_be_one() -> None:
+    for number in (float("nan"), float("inf"), -float("inf")):
+        for content in CONTENTS:
+            shown = loggable({"temperature": number, "choices": [{"message": {"n": number}}]}, content, served="m")
+            assert json.loads(json.dumps(shown, allow_nan=False))["temperature"] == {"withheld": "number"}
