@@ -22,6 +22,6 @@ def test_the_embedded_engine_decides_as_the_corpus_says(engine: Engine, case: Ca
 
 
 def test_the_corpus_is_large_and_its_names_are_unique() -> None:
-    assert len(ALL) >= 200
+    assert len(ALL) >= 1_000
     assert len({str(case) for case in ALL}) == len(ALL)
     assert {case.domain for case in ALL} == set(DOMAINS)
