@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,10 @@ from cli import (
     weights,
 )
 from cli.demo import command as demonstration
+from cli.output import occupy
+from cli.parent import follow
 from cli.session import DEFAULT_STATE, Session
-from core.errors import PortcullisError
+from core.errors import PortcullisError, Refused
 
 app = typer.Typer(
     name="portcullis",
@@ -104,11 +107,15 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
 def run(arguments: Sequence[str] | None = None) -> None:
     """The console script. Every error of ours ends as one line on stderr (or JSON with --json) and its exit status."""
     given = hoisted(sys.argv[1:] if arguments is None else arguments)
+    occupy()
     try:
+        follow(os.environ)
         app(given, prog_name="portcullis")
     except PortcullisError as error:
         if "--json" in given:
-            sys.stdout.write(json.dumps({"error": {"message": error.message, "code": error.code, "where": error.where}}) + "\n")
+            told = {"error": {"message": error.message, "code": error.code, "where": error.where}}
+            decided = {"decision": error.decision.as_json()} if isinstance(error, Refused) else {}
+            sys.stdout.write(json.dumps(told | decided) + "\n")
         else:
             sys.stderr.write(f"portcullis: {error}\n")
         sys.exit(error.exit_status)

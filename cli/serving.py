@@ -103,10 +103,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def ending() -> list[signal.Signals]:
+    """The signals that ask a program to end: SIGTERM, and SIGHUP unless whoever started us had it ignored, as nohup does."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, *hangup]
+
+
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that SIGINT, SIGTERM and, where it is not ignored (nohup), SIGHUP set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending()):
         loop.add_signal_handler(number, stop.set)
     return stop

@@ -1,25 +1,24 @@
 """Child processes, kept running: started together, watched, restarted with growing pauses, stopped in order.
 
-Children lead sessions of their own, so that Ctrl-C in a terminal reaches only the supervisor, which ends them in order; on
-Linux they get SIGTERM when the supervisor dies, however it dies (prctl(2), PR_SET_PDEATHSIG).
+Children lead sessions of their own, so that Ctrl-C in a terminal reaches only the supervisor, which ends them in order; they
+are told whose children they are, so that they end when the supervisor dies, however it dies (cli.parent).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import http.client
 import os
 import signal
 import ssl
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cli.parent import bound
 from core.errors import ConfigError, Unavailable
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -33,7 +32,6 @@ LOOK_SECONDS, SILENT_LOOKS = 5.0, 6
 ANSWER_SECONDS = 2.0
 LAST_WORDS_SECONDS = 1.0
 """How long the end of a child's stderr is waited for; a process of its own may hold it open."""
-PR_SET_PDEATHSIG = 1
 USAGE = 2
 """The exit status of wrong input or configuration, which no restart mends."""
 
@@ -203,7 +201,7 @@ async def _spawn(service: Service) -> tuple[asyncio.subprocess.Process, int]:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            env=bound(os.environ),
         )
     except OSError as error:
         os.close(ours)
@@ -232,20 +230,6 @@ async def _end_all(processes: Sequence[asyncio.subprocess.Process]) -> None:
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """Runs in the child before its program: SIGTERM when the parent ends, and no life at all when it ended already."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
 
 
 def _answers(address: str) -> bool:

@@ -12,10 +12,12 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.output import Lines
 from cli.serving import guard_plain, stop_on_signals
 from cli.session import Session, session
 from cli.supervisor import Service, Supervisor
@@ -55,11 +57,8 @@ def up(
     }
     with _only_one(here):
         _check_ports(host, ports)
-        token = here.run(_prepare)
-        if token is not None:
-            _event(here, {"event": "token", "token": token}, f"admin key, shown this once: {token}")
-        else:
-            here.say("an admin key is in force already; make another with: portcullis key create NAME --role admin")
+        say = _Events(here)
+        _show_key(here, say, here.run(_prepare))
         loop = _written({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104  (asked, not listened on)
         tls = "https" if here.settings.tls else "http"
         services = [
@@ -82,7 +81,7 @@ def up(
             "admission": f"https://{_written(host)}:{admission_port}/validate",
             "api": f"{tls}://{_written(host)}:{api_port}/docs",
         }
-        asyncio.run(_supervise(here, services, addresses))
+        asyncio.run(_supervise(say, services, addresses))
 
 
 def _written(host: str) -> str:
@@ -90,20 +89,36 @@ def _written(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _supervise(here: Session, services: list[Service], addresses: dict[str, str]) -> None:
+async def _supervise(say: _Events, services: list[Service], addresses: dict[str, str]) -> None:
     def tell(event: dict[str, Any]) -> None:
-        _event(here, event, _said(event))
+        say.event(event, _said(event))
 
     def ready() -> None:
-        _event(here, {"event": "up", **addresses}, "\n".join(f"{name:10} {url}" for name, url in addresses.items()))
+        say.event({"event": "up", **addresses}, "\n".join(f"{name:10} {url}" for name, url in addresses.items()))
 
-    supervisor = Supervisor(services, tell=tell, line=lambda name, line: here.say(f"{name}: {line}"))
+    supervisor = Supervisor(services, tell=tell, line=lambda name, line: say.note(f"{name}: {line}"))
     await supervisor.run(stop_on_signals(), ready)
 
 
 async def _prepare(management: Management, _: Principal) -> str | None:
     """The schema is up to date from here on (opening it did that), and somebody can administer."""
     return await management.keys.ensure_admin(management.settings.tenant)
+
+
+def _show_key(here: Session, say: _Events, token: str | None) -> None:
+    """A new key is shown, or ends: one that nobody saw would keep the next start from making another."""
+    if token is None:
+        say.note("an admin key is in force already; make another with: portcullis key create NAME --role admin")
+    elif not say.event({"event": "token", "token": token}, f"admin key, shown this once: {token}"):
+        here.run(partial(_revoke, token))
+        say.note(
+            "the admin key could not be written to stdout and is revoked; make one with: portcullis key create NAME --role admin"
+        )
+
+
+async def _revoke(token: str, management: Management, operator: Principal) -> None:
+    made = await management.keys.authenticate(token)
+    await management.keys.revoke(str(made.key_id), by=operator)
 
 
 def _service(here: Session, name: str, *arguments: str, health: str | None = None, ends_last: bool = False) -> Service:
@@ -163,15 +178,22 @@ def _said(event: Mapping[str, Any]) -> str:
     return SAID[event["event"]].format_map({**event, "how": how})
 
 
-def _event(here: Session, event: dict[str, Any], text: str) -> None:
-    """One line of JSON on stdout with --json; otherwise the token and the addresses on stdout, the rest on stderr."""
-    if here.json:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
-    elif event["event"] in ("token", "up"):
-        here.out.print(text, markup=False)
-    else:
-        here.say(text)
+class _Events:
+    """What people and programs are told. That nobody reads it (any more) is no reason for a service to end."""
+
+    def __init__(self, here: Session) -> None:
+        self._json = here.json
+        self._out, self._err = Lines(sys.stdout), Lines(sys.stderr)
+
+    def event(self, event: dict[str, Any], text: str) -> bool:
+        """One line of JSON on stdout with --json; otherwise the token and the addresses on stdout, the rest on stderr. Whether
+        it was taken."""
+        if self._json:
+            return self._out.write(json.dumps(event))
+        return (self._out if event["event"] in ("token", "up") else self._err).write(text)
+
+    def note(self, text: str) -> None:
+        self._err.write(text)
 
 
 @contextmanager

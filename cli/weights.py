@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -106,9 +105,12 @@ def open_folder(
 
     Example: portcullis weights open ./llama-sealed ./llama --model llama-3@7
     """
+    from weights.files import sweep
+
     here = session(context)
     if target.exists():
         raise Conflict("is there already; choose another place", where=str(target))
+    sweep(target)  # whatever the decision: what a killed run left holds plain weights
 
     async def work(management: Management, operator: Principal) -> Any:
         from weights.sealed import check_listing, open_sealed, total
@@ -129,8 +131,12 @@ def open_folder(
         return released.decision
 
     decision = here.run(work)
-    here.result(decision.as_json(), f"{target}" if decision.allow else show_decision(decision))
-    raise typer.Exit(0 if decision.allow else 1)
+    if decision.allow:
+        here.result({"opened": str(target), "decision": decision.as_json()}, str(target))
+        return
+    error = {"message": decision.explanation or "denied", "code": decision.code or "denied", "where": ""}
+    here.result({"error": error, "decision": decision.as_json()}, show_decision(decision))
+    raise typer.Exit(1)
 
 
 @app.command()
@@ -139,15 +145,14 @@ def sign(
     folder: Annotated[Path, typer.Argument(help="The folder to sign")],
     key: Annotated[Path, typer.Option(help="Your private signing key (weights keygen --signing)")],
 ) -> None:
-    """Signs a folder by OMS, every file but keys.json; writes model.sig into it. A sealed folder is checked first.
+    """Signs a folder by OMS; writes model.sig into it. A sealed folder is checked first, and signed but for its keys.json.
 
     Example: portcullis weights sign ./llama-sealed --key release.pem
     """
     from weights import signing
-    from weights.manifest import KEYS
-    from weights.sealed import check, inspect
+    from weights.sealed import check, inspect, is_sealed
 
-    if (folder / KEYS).exists():
+    if is_sealed(folder):
         sealed = inspect(folder)
         with _progress(session(context), "checking", sum(file.sealed_size for file in sealed.manifest.files)) as advance:
             check(sealed, progress=advance)
@@ -158,25 +163,36 @@ def sign(
 @app.command()
 def verify(
     context: typer.Context,
-    folder: Folder,
+    folder: Annotated[str, typer.Argument(help="A folder, or sealed://PATH@sha256:… to say which one it must be")],
     key: Annotated[Path | None, typer.Option(help="The signer's public key, had from somewhere else")] = None,
     digest: Annotated[str | None, typer.Option(help="The manifest digest that is registered and approved")] = None,
 ) -> None:
     """Checks every file against the manifest and, with --key, the signature. Exits 1 when anything does not hold.
 
+    A folder that is not sealed has a signature only, so --key is needed; --digest and sealed:// ask for a sealed one.
+
     Example: portcullis weights verify ./llama-sealed --key release.pem.pub
     """
     from weights import signing
-    from weights.sealed import check
+    from weights.reference import SCHEME
+    from weights.sealed import check, is_sealed
 
+    here = session(context)
+    if digest is None and not folder.startswith(SCHEME) and Path(folder).is_dir() and not is_sealed(Path(folder)):
+        if key is None:
+            raise BadInput("is not sealed, so only a signature can say what it must hold; give --key", where=folder)
+        files = signing.verify(Path(folder), key)
+        shown = {"manifest": None, "files": files, "signature": "verified"}
+        here.result(shown, f"not sealed: {files} files as signed; signature verified")
+        return
     sealed = _look(folder, digest)
-    with _progress(session(context), "checking", sum(file.sealed_size for file in sealed.manifest.files)) as advance:
+    with _progress(here, "checking", sum(file.sealed_size for file in sealed.manifest.files)) as advance:
         check(sealed, progress=advance)
     if key is not None:
         signing.verify(sealed.folder, key)
     signature = "verified" if key is not None else "not checked: no --key" if sealed.signed else "none"
     shown = {"manifest": sealed.digest, "files": len(sealed.manifest.files), "signature": signature}
-    session(context).result(shown, f"{sealed.digest}: {len(sealed.manifest.files)} files whole; signature {signature}")
+    here.result(shown, f"{sealed.digest}: {len(sealed.manifest.files)} files whole; signature {signature}")
 
 
 @app.command()
@@ -220,26 +236,31 @@ def _look(place: str, digest: str | None = None) -> Sealed:
 
 @asynccontextmanager
 async def _careful() -> AsyncIterator[None]:
-    """While plain weights and their key are in this process: no core dump holds them, and a SIGTERM cleans up as Ctrl-C does."""
+    """While plain weights and their key are in this process: no core dump holds them, and SIGTERM and SIGHUP (a terminal that
+    is closed) clean up as Ctrl-C does."""
+    from cli.serving import ending
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    ended = False
+    ended: list[int] = []
 
-    def end() -> None:
-        nonlocal ended
-        ended = True
-        if task is not None:
+    def end(number: int) -> None:
+        if not ended and task is not None:  # once: a second one must not interrupt the cleaning up
             task.cancel()
+        ended.append(number)
 
-    loop.add_signal_handler(signal.SIGTERM, end)
+    numbers = ending()
+    for number in numbers:
+        loop.add_signal_handler(number, end, number)
     try:
         yield
     except asyncio.CancelledError:
         if ended:
-            raise typer.Exit(128 + signal.SIGTERM) from None
+            raise typer.Exit(128 + ended[0]) from None
         raise
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 @contextmanager

@@ -6,7 +6,12 @@ for, on the disk, and only then named.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -20,6 +25,13 @@ from core.ids import uuid7
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+PARTIAL = ".partial-"
+"""Between a folder's name and the UUIDv7 of the run that writes it."""
+_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+BEGINNINGS = 8
+_BY_HAND = "it may hold plain weights: delete it by hand"
+log = logging.getLogger("portcullis.weights")
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -124,13 +136,16 @@ def read_small(path: Path, most: int) -> bytes:
 def appearing(target: Path) -> Iterator[Path]:
     """A folder (0700) that gets its name only when the block ends well; otherwise nothing of it is left.
 
-    Conflict when `target` is there. Unavailable when it cannot be written, or when what was begun cannot be taken away again.
+    What an earlier run for the same target left, because it was killed, is removed first: it may hold plain weights. A folder
+    that is being written is locked (flock(2)), so that it is told from one that was left.
+
+    Conflict when `target` is there. Unavailable when it cannot be written, or when what was begun or left cannot be taken away.
     """
     if target.exists() or target.is_symlink():
         raise Conflict("is there already; choose another place", where=str(target))
-    partial = target.parent / f".{target.name}.partial-{uuid7()}"
+    sweep(target)
     try:
-        partial.mkdir(parents=True, mode=0o700)
+        partial, lock = _begin(target)
     except OSError as error:
         raise Unavailable(f"cannot be made: {error.strerror}", where=str(target)) from error
     try:
@@ -139,6 +154,61 @@ def appearing(target: Path) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+    finally:
+        os.close(lock)
+
+
+def _begin(target: Path) -> tuple[Path, int]:
+    """A new folder beside `target`, and the descriptor that holds its lock. OSError when there is none to be had."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(BEGINNINGS):
+        partial = target.parent / f".{target.name}{PARTIAL}{uuid7()}"
+        partial.mkdir(mode=0o700)
+        # Until it is locked another run may take it for left; then it is gone, and another one is made.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(partial, _FOLDER | os.O_NOFOLLOW)
+            if _lock(lock) is not False and partial.exists():
+                return partial, lock
+            os.close(lock)
+    raise OSError(errno.EBUSY, "other runs for the same place take away what is begun")
+
+
+def _lock(folder: int) -> bool | None:
+    """True when it is ours now, False when another process has it, None where the file system has no such locks."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # EBADF or ENOLCK on network file systems (flock(2), NOTES)
+        return None
+    return True
+
+
+def sweep(target: Path) -> None:
+    """Removes what killed runs left beside `target`, and says so in the log. Unavailable where that cannot be done, or where
+    nobody can say whether it was left: a folder of somebody else's, a file system without locks."""
+    begun = re.compile(re.escape(f".{target.name}{PARTIAL}") + _ID)
+    for left in sorted(target.parent.glob(f"*{PARTIAL}*")):
+        if begun.fullmatch(left.name):
+            _sweep(left)
+
+
+def _sweep(left: Path) -> None:
+    try:
+        folder = os.open(left, _FOLDER | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return  # whoever wrote it has just ended
+    except OSError as error:
+        raise Unavailable(f"cannot be looked into ({error.strerror}); {_BY_HAND}", where=str(left)) from error
+    try:
+        locked = _lock(folder)
+        if locked is None or (locked and os.fstat(folder).st_uid != os.geteuid()):
+            raise Unavailable(f"seems left by a run that was killed; when none is at work, {_BY_HAND}", where=str(left))
+        if locked and left.exists():
+            _remove(left)
+            log.warning("%s, which a run that was killed had left, is removed", left)
+    finally:
+        os.close(folder)
 
 
 def _name(partial: Path, target: Path) -> None:
@@ -168,6 +238,4 @@ def _remove(partial: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Unavailable(
-            f"failed, and what was begun could not be removed ({error.strerror}); delete it by hand", where=str(partial)
-        ) from error
+        raise Unavailable(f"what was begun could not be removed ({error.strerror}); {_BY_HAND}", where=str(partial)) from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.decision import Decision
-from core.errors import Forbidden, NotFound, PortcullisError, SealBroken, Unavailable
+from core.errors import EvidenceUnavailable, Forbidden, NotFound, PortcullisError, SealBroken, Unavailable
 from core.inputs import PrincipalFact, WeightsFacts, WeightsInput, WeightsRequest, as_json, mandatory
 from core.names import ModelRef, check_digest
 from core.ports import Clock, Commitments, Engine, ModelRegistry, OperatorConfig, Recorder
@@ -37,6 +37,9 @@ class _Asked:
     ref: ModelRef
     manifest_digest: str
     actor: str = UNRESOLVED
+    step: str = "decide"
+    """How far it came: `decide`, `record`, `unwrap`."""
+    decision_id: str | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -62,6 +65,7 @@ class KeyRelease:
         self._commitments = commitments
         self._keys = keys
         self._clock = clock
+        self._recording: set[asyncio.Task[None]] = set()
 
     async def release(
         self, principal: Principal, ref: ModelRef, manifest_digest: str, wrapped: Sequence[WrappedKey]
@@ -69,38 +73,52 @@ class KeyRelease:
         """The key of the folder with this manifest, for this model. A denial is a value; it is on record like a release.
 
         1. who asks, as a reference; 2. the facts, under a deadline; 3. the decision; 4. the record of it; 5. the key.
-        What stops 1, 2, 3 or 5 is on record too, and raised: Unavailable when facts or the provider do not answer, NotFound or
-        Forbidden for keys that are not here, SealBroken when none is this manifest's. EvidenceUnavailable: no record, no key.
+        What stops one of these is on record too, be it an error of ours or another, or that nobody waits any more, and raised:
+        Unavailable when facts or the provider do not answer, NotFound or Forbidden for keys that are not here, SealBroken when
+        none is this manifest's. EvidenceUnavailable: no record, no key.
         """
         check_digest(manifest_digest, "manifest digest")
         asked = _Asked(principal, ref, manifest_digest)
         try:
-            document = await self._gather(asked)
-            decision = await self._engine.decide_async("weights", document)
-        except PortcullisError as error:
-            await self._record_failure(asked, error, {"step": "decide"})
+            return await self._release(asked, wrapped)
+        except BaseException as error:
+            if not (asked.step == "record" and isinstance(error, EvidenceUnavailable)):
+                await self._shielded(self._record_failure(asked, error))
             raise
+
+    async def _release(self, asked: _Asked, wrapped: Sequence[WrappedKey]) -> Released:
+        document = await self._gather(asked)
+        decision = await self._engine.decide_async("weights", document)
+        asked.step, asked.decision_id = "record", decision.decision_id
         await self._recorder.decision(
             "key_release",
             decision,
             document,
             actor=asked.actor,
-            tenant=principal.tenant,
-            subject=str(ref),
+            tenant=asked.principal.tenant,
+            subject=str(asked.ref),
             digests=asked.digests,
             details={"keks": [f"{item.provider}/{item.kek}" for item in wrapped[:MAX_NAMED]]},
         )
         if not decision.allow:
             return Released(decision)
-        try:
-            return Released(decision, await self._unwrap(wrapped, manifest_digest))
-        except PortcullisError as error:
-            await self._record_failure(asked, error, {"step": "unwrap", "decision_id": decision.decision_id})
-            raise
+        asked.step = "unwrap"
+        return Released(decision, await self._unwrap(wrapped, asked.manifest_digest))
 
-    async def _record_failure(self, asked: _Asked, error: PortcullisError, details: Mapping[str, str]) -> None:
+    async def _shielded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Goes on when we are cancelled (again) meanwhile: what is on record must not depend on who still waits."""
+        task = asyncio.create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+        await asyncio.shield(task)
+
+    async def _record_failure(self, asked: _Asked, error: BaseException) -> None:
         """A key was asked for, nobody denied it, and none left: on record as `access`, linked to the decision where there is one."""
-        told = {"action": "key_release", "outcome": "not_released", "code": error.code, **details}
+        other = "cancelled" if isinstance(error, asyncio.CancelledError) else "internal"  # its text may hold anything
+        code = error.code if isinstance(error, PortcullisError) else other
+        told = {"action": "key_release", "outcome": "not_released", "code": code, "step": asked.step}
+        if asked.decision_id is not None:
+            told["decision_id"] = asked.decision_id
         entry = Entry("access", asked.actor, asked.principal.tenant, str(asked.ref), digests=asked.digests, details=told)
         await self._recorder.event(entry)
 

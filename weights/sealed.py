@@ -23,6 +23,7 @@ from weights.floe import DEFAULT, KEY_BYTES, Opener, Parameters, Writer, encrypt
 from weights.keys import WrappedKey
 from weights.manifest import (
     BESIDE,
+    FORMAT,
     KEYS,
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -98,6 +99,16 @@ async def open_sealed(sealed: Sealed, target: Path, key: bytes, *, progress: Pro
                 _open_file(sealed, file, folder, key, advance)
 
         await _aside(work, progress)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the folder says so, by a manifest of ours of any version; `inspect` and `check` find out whether it is true."""
+    try:
+        document = loads_object(read_small(folder / MANIFEST, MAX_MANIFEST_BYTES))
+    except (BadInput, NotFound):  # many a plain model brings a manifest.json of its own
+        return False
+    claimed = document.get("format")
+    return isinstance(claimed, str) and claimed.startswith(FORMAT.rpartition("/")[0] + "/")
 
 
 def inspect(folder: Path, *, expected: str | None = None) -> Sealed:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -33,13 +37,34 @@ def demo(
     here = session(context)
     place = prepare(output)
     story = Story(place, choose(seed), seed, upstream, tell=lambda step: None if here.json else _tell(here, step))
-    result = story.run()
+    with _stopping():
+        result = story.run()
     closing = (
         f"\n{len(result['steps'])} steps in {result['seconds']} s\n"
         f"report:   {result['report']}\npackage:  {result['package']}\n"
         f"verify:   portcullis evidence verify {result['package']} --key {result['key']}"
     )
     here.result(result, closing)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the story as an exception does, so that its services are stopped; a second one waits for that."""
+    from cli.serving import ending
+
+    def end(number: int, _: FrameType | None) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in ending()}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell(here: Session, step: Step) -> None:

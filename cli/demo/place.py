@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cli.parent import bound
 from core.errors import Conflict, Unavailable
 
 MARK = ".portcullis-demo"
@@ -247,5 +248,5 @@ def _read_events(process: subprocess.Popen[str], events: queue.Queue[dict[str, A
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without settings that would change the story's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PORTCULLIS_")}
+    """This process's, without settings that would change the story's own; what is started ends with us, however we end."""
+    return bound({name: value for name, value in os.environ.items() if not name.startswith("PORTCULLIS_")})

@@ -7,10 +7,13 @@ answers would show it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from cli.parent import follow
 
 ANSWER = "The ticket is about a late delivery; write to desk@example.net and mention case 17."
 PAUSE_SECONDS = 0.03
@@ -69,5 +72,6 @@ class Server(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    follow(os.environ)
     Server.model = sys.argv[2]
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Server).serve_forever()

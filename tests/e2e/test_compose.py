@@ -179,6 +179,31 @@ def test_the_secrets_script_makes_what_the_file_reads(tmp_path: Path) -> None:
     assert url == f"postgresql+asyncpg://portcullis:{password}@postgres:5432/portcullis"
 
 
+@pytest.mark.parametrize("root", [True, False])
+def test_the_secrets_are_open_to_their_services_and_nobody_else(root: bool) -> None:
+    """Those of an earlier version, which were not, are closed too."""
+    if root and os.geteuid() != 0:
+        pytest.skip("only root can give files to the services' user")
+    with tempfile.TemporaryDirectory() as place:  # one that another user can reach
+        script = Path(place, "scripts", "compose-secrets")
+        script.parent.mkdir()
+        shutil.copy(ROOT / "scripts" / "compose-secrets", script)
+        as_user = {"user": 65534} if os.geteuid() == 0 and not root else {}
+        for path in (Path(place), script.parent, script):
+            path.chmod(0o755)
+            os.chown(path, as_user.get("user", -1), -1)
+        folder = Path(place, "deploy", "compose", "secrets")
+        for _ in range(2):
+            subprocess.run(["bash", script], check=True, capture_output=True, **as_user)
+            password, url = ((folder / name).stat() for name in ("database-password", "database-url"))
+            assert folder.stat().st_mode & 0o777 == 0o700, "nobody else gets to what is in it"
+            assert password.st_mode & 0o777 == 0o400
+            user = int(COMPOSE["services"]["api"]["user"].split(":")[0])
+            assert (url.st_mode & 0o777, url.st_uid) == ((0o400, user) if root else (0o444, password.st_uid))
+            folder.chmod(0o711)
+            (folder / "database-password").chmod(0o444)
+
+
 class Mapped:
     """The file's places on this machine: mounts are links or folders below `root`, secrets files with this test's database."""
 

@@ -72,6 +72,19 @@ def test_an_approver_is_registered_by_public_key(portcullis: Any) -> None:
     assert json.loads(portcullis("identity", "approver", "list", "--json")[1])[0]["keys"] == [key_id]
 
 
+def test_a_refusal_as_data_has_the_decision(portcullis: Any) -> None:
+    """So that a script can take the rule from it."""
+    portcullis("init")
+    portcullis("identity", "keygen", "ann.pem")
+    portcullis("model", "register", "llama-3@7", "--manifest", "sha256:" + "7" * 64)
+    status, out, _ = portcullis("model", "approve", "llama-3@7", "--key", "ann.pem", "--json")
+    told = json.loads(out)
+    assert (status, told["error"]["code"], told["decision"]["allow"]) == (1, "refused", False)
+    assert told["decision"]["violations"][0]["rule"] == "lineage/approval"
+    status, out, _ = portcullis("model", "approve", "nobody@1", "--key", "ann.pem", "--json")
+    assert (status, list(json.loads(out))) == (2, ["error"]), "nothing was decided"
+
+
 def test_a_note_is_kept_sealed_and_shown_by_id(portcullis: Any) -> None:
     portcullis("init")
     text = "quarterly review with jane.roe@example.org"

@@ -245,12 +245,17 @@ async def test_a_program_that_is_not_there_is_said() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    child_program = (
+        "import os, sys; from cli.parent import follow; follow(os.environ); "
+        f"print(os.getpid(), file=sys.stderr, flush=True); {FOREVER}"
+    )
     program = f"""
 import asyncio, sys
 from cli.supervisor import Service, Supervisor
 async def main():
-    tell = lambda event: print(event.get("pid", ""), flush=True)
-    await Supervisor([Service("a", [sys.executable, "-c", {FOREVER!r}])], tell=tell, line=print).run(asyncio.Event(), lambda: None)
+    services = [Service("a", [sys.executable, "-c", {child_program!r}])]
+    line = lambda name, line: print(line, flush=True)
+    await Supervisor(services, tell=lambda event: None, line=line).run(asyncio.Event(), lambda: None)
 asyncio.run(main())
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)

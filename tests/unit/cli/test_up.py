@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -30,6 +31,8 @@ run(sys.argv[1:])
 
 STAND_IN = """
 import http.server, json, os, signal, ssl, sys
+from cli.parent import follow
+follow(os.environ)
 with open("children.jsonl", "a") as file:
     file.write(json.dumps({"pid": os.getpid(), "arguments": sys.argv[1:]}) + "\\n")
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -80,11 +83,16 @@ class Folder:
         (path / "tls.crt").write_bytes(files.cert.read_bytes())
         (path / "tls.key").write_bytes(files.key.read_bytes())
 
-    def up(self, *arguments: str) -> subprocess.Popen[str]:
+    def up(
+        self, *arguments: str, shell: str = "", program: str = UP, stderr: IO[str] | int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        """`shell` is a script that puts stdout where it should be and then becomes {command}."""
+        command = [sys.executable, "-c", program, "--json", *arguments, "up", *flat(ports())]
+        if shell:
+            command = ["bash", "-c", shell.format(command=shlex.join(command))]
         process = subprocess.Popen(
-            [sys.executable, "-c", UP, "--json", *arguments, "up", *flat(ports())],
-            cwd=self.path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            command, cwd=self.path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, stdout=subprocess.PIPE, stderr=stderr
+        )
         self.started.append(process)
         return process
 
@@ -160,6 +168,59 @@ def test_killed_it_leaves_no_child_and_no_lock(folder: Folder) -> None:
         assert time.monotonic() < deadline, "a service outlived the command that started it"
         time.sleep(0.01)
     until_up(folder.up())
+
+
+def until_all_run(folder: Folder) -> None:
+    deadline = time.monotonic() + 60
+    while not (folder.path / "children.jsonl").exists() or len(folder.children()) < len(SERVICES):
+        assert folder.started[-1].poll() is None, folder.started[-1].communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def revoked(folder: Folder) -> list[bool]:
+    """Of every key that there is, whether it was revoked."""
+    listing = [sys.executable, "-m", "cli.main", "key", "list", "--json"]
+    done = subprocess.run(listing, cwd=folder.path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
+    return [key["state"] == "revoked" for key in json.loads(done.stdout)]
+
+
+NO_READER = {
+    "a reader that went away": "exec 3> >(:); wait $!; exec {command} >&3",
+    "a full disk": "exec {command} > /dev/full",
+    "closed": "exec {command} >&-",
+}
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("name", NO_READER)
+def test_a_key_that_nobody_could_read_is_revoked_and_the_services_run(name: str, as_json: bool, folder: Folder) -> None:
+    program = UP if as_json else UP.replace("sys.argv[1:]", "[item for item in sys.argv[1:] if item != '--json']")
+    with (folder.path / "stderr").open("w") as stderr:
+        process = folder.up(shell=NO_READER[name], program=program, stderr=stderr)
+        until_all_run(folder)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    said = (folder.path / "stderr").read_text()
+    assert process.returncode == 0, said
+    assert "could not be written to stdout and is revoked; make one with: portcullis key create" in said
+    assert "Traceback" not in said
+    assert revoked(folder) == [True]
+    assert "token" in {event["event"] for event in until_up(folder.up())}, "the next start makes another"
+
+
+def test_a_reader_that_leaves_after_the_key_ends_nothing(folder: Folder) -> None:
+    process = folder.up()
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["event"] == "token"
+    process.stdout.close()
+    until_all_run(folder)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert process.wait(60) == 0, said
+    assert "revoked" not in said
+    assert revoked(folder) == [False]
 
 
 def test_a_service_that_cannot_use_its_configuration_ends_all_with_its_words(folder: Folder) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -23,12 +25,14 @@ from api.compose import Management, build
 from cli.main import run
 from cli.session import Session
 from core.errors import EvidenceUnavailable
+from core.ids import uuid7
 from core.names import ModelRef
 from evidence.reader import Reader
 from lineage.models import Models
 from lineage.statements import approve
 from tests.conftest import ROOT
 from weights import signing
+from weights.files import sweep
 
 REF = ModelRef("llama-3", "7")
 CONFIG = {
@@ -108,8 +112,9 @@ def test_from_plain_to_sealed_to_signed_to_opened(portcullis: Call) -> None:
     assert rooms(lambda m: m.registry.model("acme", REF)).manifest_digest == sealed["manifest"]
 
     status, denied, _ = portcullis("weights", "open", "sealed", "opened", "--model", str(REF))
-    assert (status, denied["violations"][0]["rule"]) == (1, "weights/key-release")
-    assert "approved by 0 people" in denied["violations"][0]["message"]
+    assert (status, denied["decision"]["violations"][0]["rule"]) == (1, "weights/key-release")
+    assert (denied["decision"]["allow"], denied["error"]["code"]) == (False, "weights/key-release")
+    assert "approved by 0 people" in denied["error"]["message"]
     assert not Path("opened").exists()
 
     rooms(lambda m: approve_twice(m, sealed["manifest"]))
@@ -118,7 +123,8 @@ def test_from_plain_to_sealed_to_signed_to_opened(portcullis: Call) -> None:
     assert (status, verified["signature"]) == (0, "verified")
     status, seen, _ = portcullis("weights", "inspect", "sealed")
     assert (status, seen["signed"], [file["path"] for file in seen["files"]]) == (0, True, ["config.json", "weights.bin"])
-    assert portcullis("weights", "open", sealed["uri"], "opened", "--model", str(REF))[0] == 0
+    status, opened, _ = portcullis("weights", "open", sealed["uri"], "opened", "--model", str(REF))
+    assert (status, opened["opened"], opened["decision"]["allow"]) == (0, "opened", True)
     assert {path.name: path.read_bytes() for path in Path("opened").iterdir()} == {
         path.name: path.read_bytes() for path in Path("plain").iterdir()
     }
@@ -213,15 +219,92 @@ def test_sealed_but_not_registered_says_how_to_go_on(portcullis: Call, monkeypat
     assert f"model register {REF} --manifest {manifest}" in err
 
 
-def test_row_19_a_sigterm_in_the_middle_leaves_nothing(portcullis: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_row_19_ended_in_the_middle_it_leaves_nothing(number: signal.Signals, portcullis: Call, tmp_path: Path) -> None:
+    process = sealing(portcullis, tmp_path)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert {path.name for path in tmp_path.iterdir()} == {".portcullis", "operator.yaml", "portcullis.yaml", "plain"}
+
+
+def test_row_19_what_a_killed_run_left_goes_with_the_next_one(portcullis: Call, tmp_path: Path) -> None:
+    process = sealing(portcullis, tmp_path)
+    (working,) = tmp_path.glob(".sealed.partial-*")
+    sweep(tmp_path / "sealed")
+    assert working.exists(), "nobody takes away what a run is writing"
+    process.kill()
+    process.wait()
+    (left,) = tmp_path.glob(".sealed.partial-*")
+    Path("plain", "big.bin").unlink()
+    others = [tmp_path / name for name in (".sealed.partial-notes", f".other{left.name.removeprefix('.sealed')}")]
+    for other in others:
+        other.mkdir()
+    assert portcullis("weights", "seal", "plain", "sealed")[0] == 0
+    assert not left.exists()
+    assert all(other.exists() for other in others), "they are somebody else's"
+
+
+def test_row_19_plain_weights_that_were_left_go_whatever_is_decided(sealed: Path, portcullis: Call, tmp_path: Path) -> None:
+    left = tmp_path / f".opened.partial-{uuid7()}"
+    left.mkdir(mode=0o700)
+    (left / "weights.bin").write_bytes(b"plain")
+    assert portcullis("weights", "open", str(sealed), "opened", "--model", str(REF))[0] == 1
+    assert not left.exists()
+
+
+def test_row_19_what_cannot_be_told_from_a_run_at_work_is_reported(
+    sealed: Path, portcullis: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without locks (NFS), or somebody else's folder."""
+
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    left = tmp_path / f".opened.partial-{uuid7()}"
+    left.mkdir(mode=0o700)
+    arguments = ("weights", "open", str(sealed), "opened", "--model", str(REF))
+    for change in ((fcntl, "flock", no_locks), (os, "geteuid", lambda: 12345)):
+        with monkeypatch.context() as patched:
+            patched.setattr(*change)
+            status, told, _ = portcullis(*arguments)
+        assert (status, told["error"]["where"]) == (3, left.name)
+        assert "may hold plain weights: delete it by hand" in told["error"]["message"]
+        assert left.exists()
+
+
+def sealing(portcullis: Call, tmp_path: Path) -> subprocess.Popen[bytes]:
+    """`weights seal` in the middle of a large file."""
     portcullis("weights", "keygen")
     with Path("plain", "big.bin").open("wb") as file:
         file.truncate(3_000_000_000)
     arguments = [sys.executable, "-m", "cli.main", "weights", "seal", "plain", "sealed"]
-    with subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
-        until = time.monotonic() + 20
-        while not list(tmp_path.glob(".sealed.partial-*/*")) and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 128 + signal.SIGTERM
-    assert {path.name for path in tmp_path.iterdir()} == {".portcullis", "operator.yaml", "portcullis.yaml", "plain"}
+    process = subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    until = time.monotonic() + 20
+    while not list(tmp_path.glob(".sealed.partial-*/*")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return process
+
+
+def test_a_plain_folder_is_signed_and_verified_by_its_signature_alone(portcullis: Call) -> None:
+    portcullis("weights", "keygen", "--signing", "release.pem")
+    Path("plain", "keys.json").write_text("{}")
+    Path("plain", "manifest.json").write_text('{"format": "of its own"}')
+    assert portcullis("weights", "sign", "plain", "--key", "release.pem")[0] == 0
+    verify = ("weights", "verify", "plain", "--key", "release.pem.pub")
+    status, told, _ = portcullis(*verify)
+    assert (status, told) == (0, {"manifest": None, "files": 4, "signature": "verified"})
+    status, told, _ = portcullis("weights", "verify", "plain")
+    assert (status, "give --key" in told["error"]["message"]) == (2, True)
+    digest = "sha256:" + "0" * 64
+    assert portcullis(*verify, "--digest", digest)[0] != 0, "no manifest has this digest"
+    assert portcullis("weights", "verify", f"sealed://plain@{digest}", "--key", "release.pem.pub")[0] != 0
+    Path("plain", "keys.json").write_text("[]")
+    assert portcullis(*verify)[0] == 1
+
+
+def test_a_sealed_folder_does_not_pass_for_a_plain_one(sealed: Path, portcullis: Call) -> None:
+    (sealed / "manifest.json").unlink()
+    assert portcullis("weights", "verify", "sealed", "--key", "release.pem.pub")[0] == 1
+    assert portcullis("weights", "verify", "sealed")[0] == 2

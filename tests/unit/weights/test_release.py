@@ -14,6 +14,7 @@ from core.errors import EvidenceUnavailable, Forbidden, NotFound, SealBroken, Un
 from core.inputs import ApprovalFact, CardFact, DatasetFact, Grant, ModelFact, WeightsConfig
 from core.names import ModelRef
 from core.principal import Principal
+from core.record import Entry
 from policies.engine import load_embedded
 from tests.conftest import ROOT
 from tests.simulators.ports import FixedClock, MemoryCommitments, MemoryRecorder
@@ -175,6 +176,64 @@ async def test_row_21_a_key_provider_that_does_not_answer(
     assert decided.decision is not None
     assert failed.details["decision_id"] == decided.decision["decision_id"]
     assert (failed.kind, failed.details["code"], failed.digests) == ("access", "unavailable", {"manifest": DIGEST})
+
+
+async def test_row_21_an_error_that_is_not_ours_is_on_record_without_its_text(
+    rig: Rig, keys: InsecureLocalKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(wrapped: WrappedKey, digest: str) -> bytes:
+        raise RuntimeError("the driver says: pin 1234")
+
+    monkeypatch.setattr(keys, "unwrap", fails)
+    with pytest.raises(RuntimeError):
+        await rig.release.release(SERVING, REF, DIGEST, [rig.wrapped])
+    decided, failed = rig.recorder.entries
+    assert decided.decision is not None
+    assert failed.details == {
+        "action": "key_release", "outcome": "not_released", "code": "internal", "step": "unwrap",
+        "decision_id": decided.decision["decision_id"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["unwrap", "record"])
+async def test_row_21_a_caller_who_goes_away_is_on_record(
+    rig: Rig, keys: InsecureLocalKeys, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Cancelled after the decision, and again while that is written: the record comes all the same."""
+    reached, writing, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    event = rig.recorder.event
+
+    async def never(wrapped: WrappedKey, digest: str) -> bytes:
+        reached.set()
+        return await asyncio.Future()
+
+    async def slowly(entry: Entry) -> str:
+        if entry.kind == "access":
+            writing.set()
+            await go_on.wait()
+        done = await event(entry)
+        if step == "record" and entry.kind == "key_release":
+            reached.set()
+            await asyncio.Future()
+        return done
+
+    monkeypatch.setattr(keys, "unwrap", never)
+    monkeypatch.setattr(rig.recorder, "event", slowly)
+    asking = asyncio.create_task(rig.release.release(SERVING, REF, DIGEST, [rig.wrapped]))
+    await reached.wait()
+    asking.cancel()
+    await writing.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    go_on.set()
+    async with asyncio.timeout(20):
+        while len(rig.recorder.entries) < 2:
+            await asyncio.sleep(0)
+    decided, failed = rig.recorder.entries
+    assert decided.decision is not None
+    assert (failed.details["code"], failed.details["step"]) == ("cancelled", step)
+    assert failed.details["decision_id"] == decided.decision["decision_id"]
 
 
 async def test_row_21_who_asked_cannot_be_found_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from weights import signing
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "model"
     (made / "sub").mkdir(parents=True)
-    (made / "manifest.json").write_text("{}")
+    (made / "manifest.json").write_text('{"format": "portcullis.dev/sealed-weights/v1"}')
     (made / "sub" / "a.floe").write_bytes(b"sealed")
     (made / "keys.json").write_text("[]")
     return made
@@ -65,6 +65,51 @@ def test_a_rewrap_leaves_the_signature_good_and_nothing_else_may_change(folder: 
     (folder / "keys.json").write_text("[1]")
     signing.verify(folder, public(key))
     (folder / "sub" / "keys.json").write_text("[1]")
+    with pytest.raises(BadSignature):
+        signing.verify(folder, public(key))
+
+
+def test_what_only_has_the_name_of_wrapped_keys_is_covered(folder: Path, key: Path) -> None:
+    """Otherwise whoever ships a signed model could have code in it that no signature covers."""
+    signing.sign(folder, key)
+    (folder / "keys.json").unlink()
+    (folder / "keys.json").mkdir()
+    (folder / "keys.json" / "__init__.py").write_text("import os")
+    with pytest.raises(BadSignature):
+        signing.verify(folder, public(key))
+    (folder / "keys.json" / "__init__.py").unlink()
+    (folder / "keys.json").rmdir()
+    (folder / "keys.json").symlink_to("/etc/hostname")
+    with pytest.raises(BadSignature):
+        signing.verify(folder, public(key))
+
+
+def test_what_the_signer_left_out_is_said_to_be_uncovered(folder: Path, key: Path) -> None:
+    """OMS lets a signature name paths that it leaves out (`.git` by default); whoever asks here asks about every file."""
+    from model_signing import signing as oms
+
+    (folder / "manifest.json").unlink()
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("[core]")
+    oms.Config().use_elliptic_key_signer(private_key=key).sign(folder, folder / "model.sig")
+    with pytest.raises(BadSignature, match=r"not covered by the signature: \.git/config"):
+        signing.verify(folder, public(key))
+    shutil.rmtree(folder / ".git")
+    (folder / "model.sig").unlink()
+    oms.Config().use_elliptic_key_signer(private_key=key).sign(folder, folder / "model.sig")
+    assert signing.verify(folder, public(key)) == 2, "signed by another tool, all of it"
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", "[]", "not json", '{"format": "of its own"}', '{"format": 1}'])
+def test_in_a_folder_that_is_not_sealed_keys_json_is_a_file_like_any_other(
+    manifest: str | None, folder: Path, key: Path
+) -> None:
+    (folder / "manifest.json").unlink()
+    if manifest is not None:
+        (folder / "manifest.json").write_text(manifest)
+    signing.sign(folder, key)
+    assert signing.verify(folder, public(key)) == 2 + (manifest is not None)
+    (folder / "keys.json").write_text("[1]")
     with pytest.raises(BadSignature):
         signing.verify(folder, public(key))
 
