@@ -1,4 +1,4 @@
-"""A program that ends with the one that started it, however that one ends: `portcullis up` and its services, the demo and both.
+"""A program that ends with the one that started it, however that one ends: `portcullis up` and its services.
 
 Whoever starts a program names itself in PORTCULLIS_PARENT; the started program asks the kernel for SIGTERM at that one's death
 (prctl(2), PR_SET_PDEATHSIG). It is asked for there and not between fork and exec, where another thread's lock could hold the
