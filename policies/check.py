@@ -4,6 +4,8 @@
 2. Every file stands where its package says, and no package is spread by an extra folder into ours.
 3. Every rule has complete METADATA, `checked`, and `deny contains …` or `grant contains …`.
 4. There is at least one rule, and the library the aggregators need.
+5. No rule falls silent, or differs between engines, because something is undefined (`policies.lint`). Looked at only where the rest
+   passed, and never in a bundle that was built already: old evidence must stay replayable.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from policies.aggregator import Member
 from policies.builtins import judge
 from policies.bundle import Bundle
 from policies.catalogue import Catalogue, Rule, read_rule
+from policies.lint import lint
 from policies.syntax import Path, Syntax, dotted, parse
 from policies.tree import Source, Tree, read_tree
 
@@ -103,6 +106,8 @@ class _Check:
         self._uses()
         self._rules()
         self._whole()
+        if not self.findings and not built:
+            self._traps()
         self.findings.sort()
 
     def _find(self, source: Source, line: int, code: str, message: str) -> None:
@@ -185,6 +190,12 @@ class _Check:
             if (package, name, kind) not in heads:
                 message = f"the {kind} {dotted(package)}.{name} is missing; every decision calls it"
                 self.findings.append(Finding(where, 0, "library", message))
+
+    def _traps(self) -> None:
+        try:
+            self.findings += [Finding(trap.file, trap.line, trap.code, trap.message) for trap in lint(self.syntax)]
+        except BadInput as error:
+            self.findings.append(Finding(error.where or "rules", 0, "tangled", error.message))
 
 
 def _folder(source: Source) -> str:

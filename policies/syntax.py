@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +68,8 @@ class Syntax:
     aliases: dict[str, Path] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    rules: Sequence[Mapping[str, Any]] = ()
+    """regorus's own tree of each rule, for the linter; empty when the syntax came from OPA."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -156,6 +158,7 @@ class _Walk:
                 self.syntax.aliases[name] = path
             elif path not in {("rego", "v1"), ("future", "keywords")} and path[:2] != ("future", "keywords"):
                 self._use("syntax", ("import", *path), item)
+        self.syntax.rules = ast["rules"]
         for rule in ast["rules"]:
             self._head(rule)
             self._visit(rule)
@@ -170,10 +173,10 @@ class _Walk:
         path = flatten(head["refr"])
         if kind != "function" and len(path) > 1:
             kind = "partial"
-        self.syntax.heads.append(Head(path[0] or "", kind, _line(head)))
+        self.syntax.heads.append(Head(path[0] or "", kind, line_of(head)))
 
     def _use(self, kind: UseKind, path: Path, node: Any) -> None:
-        self.syntax.uses.append(Use(kind, path, _line(node)))
+        self.syntax.uses.append(Use(kind, path, line_of(node)))
 
     def _visit(self, node: Any) -> None:
         if isinstance(node, list):
@@ -243,7 +246,8 @@ def _plain(part: str) -> bool:
     return part.isascii() and part.isidentifier() and part not in KEYWORDS
 
 
-def _line(node: Any) -> int:
+def line_of(node: Any) -> int:
+    """The source line of a node of regorus's tree; 0 where it has none."""
     while isinstance(node, Mapping):
         if isinstance(span := node.get("span"), Mapping):
             return int(span["line"])

@@ -482,9 +482,9 @@ def test_closed_engine_denies(make: Make) -> None:
 
 
 def test_engine_nobody_closes_ends_its_thread(tmp_path: Path) -> None:
-    before = {thread.ident for thread in threading.enumerate()}
+    before = set(threading.enumerate())  # the threads themselves: an ended one's number is given again
     engine = load_embedded(trees.write(tmp_path, trees.files()))
-    (started,) = [thread for thread in threading.enumerate() if thread.ident not in before]
+    (started,) = set(threading.enumerate()) - before
     del engine
     gc.collect()
     started.join(timeout=5)
