@@ -7,6 +7,7 @@ people and places are not found yet; that is why the default log policy withhold
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import spacy
 import tldextract
 from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, RecognizerResult
+from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
 from presidio_analyzer.predefined_recognizers import (
     CreditCardRecognizer,
@@ -37,6 +39,39 @@ PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "CH", "AT", "IN", "AU
 _SUFFIXES = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
 
+_TOKEN = re.compile(r"\w+|[^\w\s]+")
+
+
+class _Keywords(list[str]):
+    """Asked whether it has a word, once for each word beside each finding."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        super().__init__(words)
+        self._known = frozenset(self)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._known
+
+
+class _Context(LemmaContextAwareEnhancer):
+    """Presidio's, but the token at a finding is looked up, not searched for from the text's beginning: many findings in one text took
+    a time that grew with the square of their number."""
+
+    @staticmethod
+    def _find_index_of_match_token(
+        word: str,  # noqa: ARG004  # as Presidio calls it
+        start: int,
+        tokens: Sequence[str],
+        tokens_indices: list[int],
+    ) -> int:
+        at = max(0, bisect_right(tokens_indices, start) - 1)
+        if tokens_indices[at] + len(tokens[at]) <= start:  # between two tokens: the next one
+            at += 1
+        if at == len(tokens):
+            raise ValueError("no token stands at a finding")
+        return at
+
+
 class BlankNlp(NlpEngine):
     """Tokens only: what Presidio needs to look for context words."""
 
@@ -53,15 +88,20 @@ class BlankNlp(NlpEngine):
         return self.nlp is not None
 
     def process_text(self, text: str, language: str) -> NlpArtifacts:
-        tokens = self.nlp.make_doc(text)
-        return NlpArtifacts(
+        """Words and runs of signs. spaCy's tokenizer takes a time that grows with the square of a run of signs, and remembers every
+        word that it ever saw."""
+        found = list(_TOKEN.finditer(text))
+        words = [match.group() for match in found]
+        artifacts = NlpArtifacts(
             entities=[],
-            tokens=tokens,
-            tokens_indices=[token.idx for token in tokens],
-            lemmas=[token.text.lower() for token in tokens],
+            tokens=words,  # type: ignore[arg-type]  # of a token, only its length is asked
+            tokens_indices=[match.start() for match in found],
+            lemmas=[word.lower() for word in words],
             nlp_engine=self,
             language=language,
         )
+        artifacts.keywords = _Keywords(artifacts.keywords)
+        return artifacts
 
     def process_batch(
         self,
@@ -149,7 +189,13 @@ class PortcullisAnalyzer(AnalyzerEngine):
         registry = RecognizerRegistry(supported_languages=[LANGUAGE])
         for recognizer in _recognizers():
             registry.add_recognizer(recognizer)
-        super().__init__(registry=registry, nlp_engine=nlp, supported_languages=[LANGUAGE], default_score_threshold=threshold)
+        super().__init__(
+            registry=registry,
+            nlp_engine=nlp,
+            supported_languages=[LANGUAGE],
+            default_score_threshold=threshold,
+            context_aware_enhancer=_Context(),
+        )
         known = set(self.get_supported_entities(LANGUAGE))
         unknown = sorted(set(entities or ()) - known)
         if unknown:

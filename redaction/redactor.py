@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice, pairwise
 from typing import Any, Protocol
 
 from core.errors import TooLarge
@@ -15,6 +17,10 @@ WINDOW = 20_000
 OVERLAP = 2_000
 """Long text is analysed in overlapping windows, so that the work grows with the length and memory does not. A match up to
 OVERLAP characters long is found whole wherever it stands."""
+BESIDE = 1_024
+"""Characters of a value that are judged beside its key."""
+REMEMBERED = 64
+"""Characters of a text that is remembered while its document is walked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +62,27 @@ class Redactor:
             at = span.end
         return Redacted("".join([*parts, text[at:]]), tuple(spans))
 
+    def redact_parts(self, texts: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+        """Texts that are read one after the other: what is cut over several is found. Its tag stands where it began, and what the next
+        parts hold of it goes."""
+        spans = merge(self._find("".join(texts)))
+        ends = [span.end for span in spans]
+        shown: list[str] = []
+        for start, end in pairwise(accumulate(map(len, texts), initial=0)):
+            pieces, at, part = [], start, texts[len(shown)]
+            for span in islice(spans, bisect_right(ends, start), None):
+                if span.start >= end:
+                    break
+                pieces.append(part[at - start : max(at, span.start) - start])
+                pieces += [f"<{span.kind}>"] if span.start >= start else []
+                at = min(span.end, end)
+            shown.append("".join([*pieces, part[at - start :]]))
+        return shown, Redacted("", tuple(spans)).counts
+
     def redact_json(self, value: Any) -> tuple[Any, dict[str, int]]:
         """`value` with its strings, keys and telling numbers redacted, and the counts by kind. TooLarge beyond 64 levels."""
-        counts: Counter[str] = Counter()
-
-        def text(found: str) -> str:
-            result = self.redact(found)
-            counts.update(result.counts)
-            return result.text
-
-        return _walk(value, text, 0), dict(sorted(counts.items()))
+        judge = _Judge(self)
+        return _walk(value, judge, 0), dict(sorted(judge.counts.items()))
 
     def _find(self, text: str) -> list[Span]:
         if len(text) <= WINDOW:
@@ -101,51 +118,87 @@ def merge(spans: Sequence[Span]) -> list[Span]:
     return merged
 
 
-def _walk(value: Any, text: Callable[[str], str], depth: int) -> Any:
+class _Judge:
+    """What looks at one document's texts, and counts. Short ones that come again (keys) are looked at once."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._known: dict[str, Redacted] = {}
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, text: str) -> str:
+        found = self._known.get(text)
+        if found is None:
+            found = self._redactor.redact(text)
+            if len(text) <= REMEMBERED:
+                self._known[text] = found
+        self.counts.update(found.counts)
+        return found.text
+
+    def parts(self, texts: Sequence[str]) -> list[str]:
+        shown, counts = self._redactor.redact_parts(texts)
+        self.counts.update(counts)
+        return shown
+
+
+def _walk(value: Any, judge: _Judge, depth: int) -> Any:
     if depth > MAX_JSON_DEPTH:
         raise TooLarge(f"nested deeper than {MAX_JSON_DEPTH} levels")
     if isinstance(value, str):
-        return _nested(value, text, depth)
+        return _nested(value, judge, depth)
     if isinstance(value, dict):
         result: dict[str, Any] = {}
         for key, item in value.items():
-            name = text(str(key))
+            name = judge(str(key))
             # A key that is personal data is no context for its value.
-            walked = _walk_beside(name, item, text, depth) if name == str(key) else _walk(item, text, depth + 1)
+            walked = _walk_beside(name, item, judge, depth) if name == str(key) else _walk(item, judge, depth + 1)
             # Two keys may turn into the same tag; both values stay.
             while name in result:
                 name += "'"
             result[name] = walked
         return result
     if isinstance(value, list):
-        return [_walk(item, text, depth + 1) for item in value]
+        return [_walk(item, judge, depth + 1) for item in _joined(value, judge)]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        shown = text(str(value))
+        shown = judge(str(value))
         return value if shown == str(value) else shown
     return value
 
 
-def _walk_beside(key: str, item: Any, text: Callable[[str], str], depth: int) -> Any:
-    """A plain value is judged with its key beside it, for words such as `ssn` or `password` are its context."""
+def _joined(items: list[Any], judge: _Judge) -> list[Any]:
+    """A message's content in parts (`{"type": "text", "text": …}`): what is cut over two of them is replaced before each is walked by
+    itself. What only one of them shows, because the next one's beginning spoils its end, is found then."""
+    places = [at for at, item in enumerate(items) if isinstance(item, dict) and isinstance(item.get("text"), str)]
+    if len(places) < 2:
+        return items
+    shown = judge.parts([items[at]["text"] for at in places])
+    replaced = list(items)
+    for at, text in zip(places, shown, strict=True):
+        replaced[at] = {**items[at], "text": text}
+    return replaced
+
+
+def _walk_beside(key: str, item: Any, judge: _Judge, depth: int) -> Any:
+    """A plain value is judged with its key beside it, for words such as `ssn` or `password` are its context. A long one only as far as
+    that reaches: each document nested in a string would otherwise be looked at once more for every level."""
     if isinstance(item, (str, int, float)) and not isinstance(item, bool):
-        shown = _nested(item, text, depth + 1) if isinstance(item, str) else str(item)
-        prefix = f"{key}: "
-        beside = text(prefix + shown)
-        if beside.startswith(prefix):
-            shown = beside[len(prefix) :]
-        elif beside != prefix + shown:
-            shown = beside
+        shown = _nested(item, judge, depth + 1) if isinstance(item, str) else str(item)
+        prefix, rest = f"{key}: ", shown[BESIDE:]
+        near = prefix + shown[:BESIDE]
+        beside = judge(near)
+        if beside != near:
+            shown = beside.removeprefix(prefix) + rest
         return item if shown == str(item) else shown
-    return _walk(item, text, depth + 1)
+    return _walk(item, judge, depth + 1)
 
 
-def _nested(value: str, text: Callable[[str], str], depth: int) -> str:
+def _nested(value: str, judge: _Judge, depth: int) -> str:
     """A string that holds a JSON object or list is walked as what it is (a tool call's arguments)."""
     stripped = value.strip()
     if stripped[:1] in {"{", "["} and stripped[-1:] in {"}", "]"}:
         try:
             inner = json.loads(stripped)
         except (ValueError, RecursionError):
-            return text(value)
-        return json.dumps(_walk(inner, text, depth + 1), ensure_ascii=False)
-    return text(value)
+            return judge(value)
+        return json.dumps(_walk(inner, judge, depth + 1), ensure_ascii=False)
+    return judge(value)

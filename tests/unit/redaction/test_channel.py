@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import redaction.channel
-from redaction import frames
+from redaction import cost, frames
 from redaction.channel import Channel, command
 from tests.conftest import ROOT
 
@@ -108,6 +109,20 @@ async def test_slow_documents_never_set_the_channel_down() -> None:
     collected.send(*["sleep"] * slow, "b")
     assert await collected.until(slow + 1) == [(None, "slow")] * slow + [("<b>", None)]
     await channel.close()
+
+
+async def test_what_would_outlast_the_budget_is_not_taken_on(echo: Collected) -> None:
+    """Whoever sends what is slow must not keep the others waiting: it is known from the bytes."""
+    limit = redaction.channel.MAX_SECONDS
+    numbers = "1.2.3.4 " * int(limit / cost.NUMERIC / 7)
+    keys = {f"k{n}": "v" for n in range(int(limit / cost.STRING / 2))}
+    nested = json.dumps(keys)
+    dear = [numbers, keys, nested, "\u0661" * int(limit / cost.WIDE / 2), "x" * redaction.channel.MAX_DOCUMENT]
+    echo.send(*dear, "b", "word " * (redaction.channel.MAX_DOCUMENT // 6))
+    back = await echo.until(len(dear) + 2)
+    assert back[: len(dear)] == [(None, "too_large")] * len(dear)
+    assert [reason for _, reason in back[len(dear) :]] == [None, None]
+    assert cost.seconds(b"x" * redaction.channel.MAX_DOCUMENT) <= limit <= redaction.channel.BUDGET_SECONDS / 2
 
 
 async def test_kill_dash_nine_loses_nothing(echo: Collected) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 
 from redaction import Redactor, Span, load
 from redaction.files import WITHHELD, redact_stream
+from redaction.presidio import _TOKEN, BlankNlp, _Context
 from redaction.redactor import merge
 
 # Key shapes are put together here so that no scanner takes this file for a leak.
@@ -185,3 +187,68 @@ def test_a_line_of_many_megabytes_comes_out_without_its_values(redactor: Redacto
     redact_stream(io.BytesIO(text), sink, "text", redactor)
     assert b"alice" not in sink.getvalue()
     assert sink.getvalue().count(b"x ") == 600_000
+
+
+def part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+CUT: dict[str, tuple[list[Any], list[str]]] = {
+    "a card": ([part("pay 4111 1111"), part(" 1111 1111 now")], ["pay <CREDIT_CARD>", " now"]),
+    "an address over three": ([part("to jane"), part(".roe@exam"), part("ple.org.")], ["to <EMAIL_ADDRESS>", "", "."]),
+    "a picture between": (
+        [part("to jane.roe@"), {"type": "image_url", "image_url": {"url": "x"}}, part("example.org")],
+        ["to <EMAIL_ADDRESS>", ""],
+    ),
+    "one that the next part spoils": ([part("jane.roe@example.org"), part("Thanks")], ["<EMAIL_ADDRESS>", "Thanks"]),
+    "each its own": ([part("jane.roe@example.org "), part("4111 1111 1111 1111")], ["<EMAIL_ADDRESS> ", "<CREDIT_CARD>"]),
+    "nothing": ([part("a"), part("b")], ["a", "b"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_is_cut_over_the_parts_of_a_message_is_found(name: str, redactor: Redactor) -> None:
+    content, expected = CUT[name]
+    shown, _ = redactor.redact_json({"messages": [{"role": "user", "content": content}]})
+    parts = shown["messages"][0]["content"]
+    assert [one["text"] for one in parts if "text" in one] == expected
+    assert [one["type"] for one in parts] == [one["type"] for one in content]
+
+
+SAID = "to jane.roe@example.org, card 4111 1111 1111 1111, thank you"
+
+
+@given(st.lists(st.integers(0, len(SAID)), max_size=6))
+def test_cut_anywhere_and_redacted_is_redacted_whole(redactor: Redactor, cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(SAID)]
+    parts, counts = redactor.redact_parts([SAID[start:end] for start, end in pairwise(edges)])
+    whole = redactor.redact(SAID)
+    assert ("".join(parts), counts) == (whole.text, whole.counts)
+    assert len(parts) == len(edges) - 1
+
+
+def test_a_document_in_a_string_in_a_document_is_not_looked_at_once_for_every_level() -> None:
+    value: Any = "4 " * 20_000
+    for _ in range(6):
+        value = json.dumps({"a": value})
+    finder = Counting()
+    Redactor(finder).redact_json({"a": value})
+    assert sum(finder.given) < 2 * 40_000
+
+
+def test_a_run_of_signs_is_one_token_and_no_word_is_remembered() -> None:
+    """spaCy's tokenizer splits it sign by sign, in a time that grows with the square: four seconds for 5,000."""
+    nlp = BlankNlp()
+    nlp.load()
+    artifacts = nlp.process_text("+" * 5_000 + " kumquat: 1", "en")
+    assert (artifacts.tokens_indices, artifacts.lemmas[1:]) == ([0, 5_001, 5_008, 5_010], ["kumquat", ":", "1"])
+    assert "kumquat" not in nlp.nlp.vocab.strings
+
+
+@given(st.text("ab: +\n", min_size=1, max_size=30).filter(str.strip), st.data())
+def test_the_token_at_a_finding_is_the_one_that_presidio_finds(text: str, data: st.DataObject) -> None:
+    tokens = _TOKEN.findall(text)
+    indices = [match.start() for match in _TOKEN.finditer(text)]
+    start = data.draw(st.integers(0, len(text.rstrip()) - 1))
+    theirs = LemmaContextAwareEnhancer._find_index_of_match_token("", start, tokens, indices)
+    assert _Context._find_index_of_match_token("", start, tokens, indices) == theirs
