@@ -26,7 +26,7 @@ Since = Annotated[str | None, typer.Option("--from", help="A day, 2026-11-01, UT
 Until = Annotated[str | None, typer.Option("--to", help="A day, up to its end, UTC")]
 
 
-def _seconds(day: str | None, *, after: int = 0) -> int | None:
+def seconds_of(day: str | None, *, after: int = 0) -> int | None:
     """The first second of `day`, `after` days later."""
     if day is None:
         return None
@@ -82,8 +82,8 @@ def export(
             Path(management.settings.evidence.dir),
             origin=management.settings.evidence.origin,
             tenant=tenant,
-            since=_seconds(since),
-            until=_seconds(until, after=1),
+            since=seconds_of(since),
+            until=seconds_of(until, after=1),
             with_names=names,
             commitments=management.commitments if names else None,
         )
@@ -237,7 +237,7 @@ def report(
 
         await asyncio.to_thread(management.sequencer.integrate_if_free)
         reader = Reader(Path(management.settings.evidence.dir))
-        return reports.build(framework, reader, tenant=tenant, since=_seconds(since), until=_seconds(until, after=1))
+        return reports.build(framework, reader, tenant=tenant, since=seconds_of(since), until=seconds_of(until, after=1))
 
     made = here.run(work)
     try:

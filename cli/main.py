@@ -27,6 +27,7 @@ from cli import (
     setup,
     up,
     weights,
+    whatif,
 )
 from cli.demo import command as demonstration
 from cli.output import occupy
@@ -42,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 policy.app.add_typer(bundle.app, name="bundle")
+policy.app.command("whatif")(whatif.whatif)
 app.add_typer(policy.app, name="policy")
 app.add_typer(configuration.config, name="config")
 app.add_typer(configuration.exemption, name="exemption")

@@ -14,7 +14,7 @@ from core.decision import DOMAINS, Decision
 from core.errors import BadInput, ConfigError
 from core.settings import Policy
 
-app = typer.Typer(help="Rules: list, check, test, start, try, bundle.", no_args_is_help=True)
+app = typer.Typer(help="Rules: list, check, test, start, try, what if, bundle.", no_args_is_help=True)
 
 Extra = Annotated[
     list[Path] | None,

@@ -165,20 +165,28 @@ def _replay_one(
     )
 
 
+def whole_decision(source: Source, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The decision of `record` with everything it found, also where it was too large for a leaf and is kept beside the log.
+
+    NotFound or Broken when it cannot be had any more.
+    """
+    if "decision" not in record["digests"]:
+        return dict(record["decision"])
+    whole = source.payload(record["tenant"], record["digests"]["decision"])
+    if sha256(whole) != record["digests"]["decision"]:
+        raise Broken("the decision kept is not the one the record names")
+    return loads_object(whole)
+
+
 def _recorded(source: Source, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    recorded = dict(record["decision"])
     digests = record["digests"]
-    if not digests.get("input") or not recorded.get("policy_revision"):
+    if not digests.get("input") or not record["decision"].get("policy_revision"):
         raise _CannotReplay("no engine was asked: there is no input")
     try:
         data = source.payload(record["tenant"], digests["input"])
-        if sha256(data) != recorded.get("input_digest"):
+        if sha256(data) != record["decision"].get("input_digest"):
             raise _CannotReplay("the input kept is not the one the decision names")
-        if "decision" in digests:
-            whole = source.payload(record["tenant"], digests["decision"])
-            if sha256(whole) != digests["decision"]:
-                raise _CannotReplay("the decision kept is not the one the record names")
-            recorded = loads_object(whole)
+        recorded = whole_decision(source, record)
         if recorded.get("domain") not in DOMAINS:
             raise _CannotReplay("the record names no domain that decides")
         return recorded, loads_object(data)
