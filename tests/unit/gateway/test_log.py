@@ -159,6 +159,18 @@ async def test_of_a_call_through_the_door_nothing_raw_is_logged(rig: Rig, tmp_pa
     assert not [line for line in [*withheld, *patterns] if "withheld_because" in line]
 
 
+async def test_an_upstreams_count_is_no_place_for_a_number_that_says_something(rig: Rig, tmp_path: Path) -> None:
+    card = 4111_1111_1111_1111
+    rig.whole["usage"] = {"prompt_tokens": card, "completion_tokens": 2, "total_tokens": -card}
+    rig.chunks[:] = [{"choices": [], "usage": rig.whole["usage"]}]
+    rig.app.sink = log = InferenceLog(tmp_path / "a.jsonl", read_policy("default"), Answering(), rig.metrics)
+    for stream in (False, True):
+        async with rig.post({**ASK, "stream": stream}) as response:
+            await response.read()
+    await log.close()
+    assert [line["usage"] for line in lines(tmp_path / "a.jsonl")] == [{"completion_tokens": 2}] * 2
+
+
 async def test_the_door_answers_without_any_redactor(rig: Rig, tmp_path: Path) -> None:
     channel = Channel(["/nowhere/redactor"])
     channel.start()

@@ -236,12 +236,12 @@ def test_no_word_gets_through_at_any_of_the_places() -> None:
         assert MARK not in shown, path
 
 
-@given(place=st.sampled_from(PLACES), number=st.integers(10**8, 10**40) | st.floats(min_value=3) | st.just(float("nan")))
-def test_no_number_that_could_say_something_gets_through(place: Any, number: float) -> None:
-    at, path = place
-    if path[-1:] != (None,):
-        shown = json.dumps(loggable(marked(WHOLE[at], path, number), "withhold", served="llama-3"), allow_nan=False)
-        assert str(number) not in shown.replace("}", ",").replace("]", ",").split(": ")
+@pytest.mark.parametrize("number", [4111_1111_1111_1111, 5_551_234_567, -78_051_120, 4.111111111111111, 0.4111111, 1e300])
+def test_no_number_that_could_say_something_gets_through(number: float) -> None:
+    """A card's, a phone's, an insurance number, whole or as the places of a fraction."""
+    for at, path in PLACES:
+        if path[-1:] != (None,):
+            assert str(number) not in json.dumps(loggable(marked(WHOLE[at], path, number), "withhold", served="llama-3")), path
 
 
 _JSON = st.recursive(

@@ -236,6 +236,12 @@ def test_a_document_in_a_string_in_a_document_is_not_looked_at_once_for_every_le
     assert sum(finder.given) < 2 * 40_000
 
 
+def test_a_long_value_beside_its_key_stays_whole(redactor: Redactor) -> None:
+    rest = " and so on" * 300
+    shown, _ = redactor.redact_json({"password": "hunter22" + rest, "b": "x" + rest})
+    assert shown == {"password": "<PASSWORD>" + rest, "b": "x" + rest}
+
+
 def test_a_run_of_signs_is_one_token_and_no_word_is_remembered() -> None:
     """spaCy's tokenizer splits it sign by sign, in a time that grows with the square: four seconds for 5,000."""
     nlp = BlankNlp()
