@@ -7,6 +7,7 @@ exhaust a stack, so both die here before anything else sees them.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Never
 
 from core.errors import BadInput, TooLarge
@@ -26,6 +27,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Never:
     raise BadInput(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number past a float's range would be read as infinity, and written on as what is not JSON."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise BadInput("a number is too large to be read")
+    return value
 
 
 def check_depth(data: bytes, max_depth: int = MAX_DEPTH) -> None:
@@ -54,7 +63,7 @@ def loads(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
     """The JSON value in `data`.
 
     Raises TooLarge beyond `max_bytes` or `max_depth`, BadInput for anything that is not exactly one strict JSON value
-    in UTF-8 (duplicate keys, NaN, Infinity, a byte order mark, lone surrogates and trailing text included).
+    in UTF-8 (duplicate keys, NaN, Infinity, 1e999, a byte order mark, lone surrogates and trailing text included).
     """
     if len(data) > max_bytes:
         raise TooLarge(f"{len(data)} bytes; at most {max_bytes} are read")
@@ -62,7 +71,7 @@ def loads(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
         check_depth(data, max_depth)
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:

@@ -28,6 +28,7 @@ BAD_BODIES: dict[str, tuple[Any, int]] = {
     "an upstream key": ({**ASK, "API_KEY": "x"}, 400),
     "nested deeply": (b'{"model":"llama-3","messages":' + b"[" * 200 + b"]" * 200 + b"}", 413),
     "too large": ({**ASK, "user": "x" * 20_000}, 413),
+    "a number past all range": (b'{"model": "llama-3", "messages": [{}], "temperature": 1e999}', 400),
     "an unknown model": ({**ASK, "model": ".*"}, 404),
 }
 
