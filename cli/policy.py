@@ -129,7 +129,9 @@ def _policy(configured: Policy, engine: str, bundle: Path | None, url: str | Non
 def show_decision(decision: Decision) -> str:
     """A decision as people read it."""
     lines = ["allowed" if decision.allow else "denied"]
-    found: list[tuple[str, Any]] = [("", v) for v in decision.violations] + [(f"{v.mode} ", v) for v in decision.warnings]
+    found: list[tuple[str, Any]] = [("", v) for v in decision.violations] + [
+        (f"{v.mode}{f' by {v.exemption}' if v.exemption else ''} ", v) for v in decision.warnings
+    ]
     for mode, violation in found:
         lines.append(f"  {mode}{violation.rule} at {violation.path or 'the whole'}: {violation.message}")
         if violation.remediation:

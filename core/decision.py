@@ -41,11 +41,14 @@ class Violation:
     message: str = ""
     remediation: str = ""
     controls: tuple[str, ...] = ()
+    exemption: str = ""
+    """The id of the permission that covers it, where the mode is `exempted`."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "rule": self.rule,
             "mode": self.mode,
+            **({"exemption": self.exemption} if self.exemption else {}),
             "path": self.path,
             "args": dict(self.args),
             "severity": self.severity,

@@ -137,7 +137,8 @@ def _input_bytes(decision: Decision, input: Mapping[str, Any]) -> bytes:
 
 
 def _violation(violation: Violation) -> dict[str, Any]:
-    return {"rule": violation.rule, "mode": violation.mode, "path": violation.path, "args": dict(violation.args)}
+    named = {"exemption": violation.exemption} if violation.exemption else {}
+    return {"rule": violation.rule, "mode": violation.mode, "path": violation.path, "args": dict(violation.args), **named}
 
 
 def decision_document(decision: Decision) -> dict[str, Any]:
@@ -162,10 +163,7 @@ def shortened(document: Mapping[str, Any]) -> dict[str, Any]:
     """A decision too large for a leaf: rules and counts stay, the rest is in the payload that `digests.decision` names."""
     short = {name: document[name] for name in document if name not in ("violations", "warnings", "grants", "obligations")}
     for name in ("violations", "warnings"):
-        short[name] = [
-            {"rule": entry["rule"], "mode": entry["mode"], "path": str(entry["path"])[:200], "args": {}}
-            for entry in document[name][:SHOWN_VIOLATIONS]
-        ]
+        short[name] = [{**entry, "path": str(entry["path"])[:200], "args": {}} for entry in document[name][:SHOWN_VIOLATIONS]]
     count = len(document["violations"])
     return {**short, "evaluated": document["evaluated"][:200], "grants": [], "obligations": {}, "violation_count": count}
 

@@ -73,10 +73,13 @@ def own_violation(rule: str, path: str = "", /, **args: Any) -> Violation:
 def explain(catalogue: Catalogue, entry: Entry | Warned) -> Violation:
     """An entry of the engine's answer with its texts. The finished message of a user's rule is taken as it is."""
     args = entry.args
+    exemption = (entry.exemption or "") if isinstance(entry, Warned) else ""
     rule = catalogue.get(entry.rule)
     given = clean(entry.message) if entry.message else ""
     if rule is None:
-        return Violation(entry.rule, entry.mode, entry.path, args, "high", given or f"denied by {entry.rule}")
+        return Violation(
+            entry.rule, entry.mode, entry.path, args, "high", given or f"denied by {entry.rule}", exemption=exemption
+        )
     reason = args.get("reason")
     template = rule.messages.get(reason, rule.message) if isinstance(reason, str) else rule.message
     remedy = rule.remediations.get(reason, rule.remediation) if isinstance(reason, str) else rule.remediation
@@ -89,6 +92,7 @@ def explain(catalogue: Catalogue, entry: Entry | Warned) -> Violation:
         given or render(template, args, rule.units),
         render(remedy, args, rule.units),
         rule.controls,
+        exemption,
     )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from core import yamlread
-from core.decision import DOMAINS, Decision, Domain
+from core.decision import DOMAINS, Decision, Domain, Violation
 
 HERE = Path(__file__).parent
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -165,7 +165,7 @@ def differences(case: Case, decision: Decision) -> list[str]:
     missing = sorted(args["rule"] for rule, args in denied if rule == "policy/mandatory")
     if missing != sorted(expect.get("missing", [])):
         found.append(f"missing {missing}")
-    warned = [{"rule": warning.rule, "mode": warning.mode} for warning in decision.warnings]
+    warned = [_warned(warning) for warning in decision.warnings]
     if warned != expect.get("warn", []):
         found.append(f"warned {warned}")
     if "grants" in expect and list(decision.grants) != expect["grants"]:
@@ -173,6 +173,11 @@ def differences(case: Case, decision: Decision) -> list[str]:
     if "obligations" in expect and dict(decision.obligations) != expect["obligations"]:
         found.append(f"obliged {decision.obligations}")
     return found
+
+
+def _warned(warning: Violation) -> dict[str, str]:
+    named = {"exemption": warning.exemption} if warning.exemption else {}
+    return {"rule": warning.rule, "mode": warning.mode, **named}
 
 
 def _has(args: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -83,6 +83,14 @@ async def test_a_decision_whose_input_is_no_json(rig: Rig):
     assert leaves(rig)[0]["digests"] == {}
 
 
+@pytest.mark.parametrize("length", [1, 300], ids=["in the leaf", "too large for it"])
+async def test_each_use_of_an_exemption_is_named_in_the_leaf(rig: Rig, length: int):
+    used = Violation("gateway/purpose", "exempted", "purpose", {"x": "y" * 200 * length}, exemption="EX-1")
+    await rig.recorder.decision("admission", decide(INPUT, warnings=(used,)), INPUT, actor="a", tenant="acme", subject="s")
+    (record,) = leaves(rig)
+    assert [entry["exemption"] for entry in record["decision"]["warnings"]] == ["EX-1"]
+
+
 async def test_a_decision_too_large_for_a_leaf_is_kept_beside_the_log(rig: Rig):
     many = tuple(Violation("admission/x", "enforce", f"spec.{n}", {"asked": "y" * 200}) for n in range(400))
     await rig.recorder.decision("admission", decide(INPUT, violations=many), INPUT, actor="a", tenant="acme", subject="s")

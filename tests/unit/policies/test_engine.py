@@ -249,7 +249,15 @@ def test_exempted_violation_is_a_warning_that_names_the_exemption(make: Make) ->
     )
     assert decision.allow
     assert [w.mode for w in decision.warnings] == ["exempted"]
-    assert decision.result["warnings"][0]["exemption"] == "x1"
+    assert [w.exemption for w in decision.warnings] == ["x1"]
+    assert decision.as_json()["warnings"][0]["exemption"] == "x1"
+
+
+def test_only_an_exempted_violation_names_an_exemption(make: Make) -> None:
+    warned = make().decide("admission", trees.admission_input(40320, modes={"admission/gpu-quota": "warn"}))
+    assert "exemption" not in warned.as_json()["warnings"][0]
+    denied = make().decide("admission", trees.admission_input(40320))
+    assert "exemption" not in denied.as_json()["violations"][0]
 
 
 def test_exempted_violation_of_a_rule_that_is_off_says_nothing(make: Make) -> None:
