@@ -19,6 +19,7 @@ from cli import (
     bundle,
     configuration,
     evidence,
+    explain,
     gateway,
     identity,
     models,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 policy.app.add_typer(bundle.app, name="bundle")
 policy.app.command("whatif")(whatif.whatif)
+policy.app.command("explain")(explain.explain)
 app.add_typer(policy.app, name="policy")
 app.add_typer(configuration.config, name="config")
 app.add_typer(configuration.exemption, name="exemption")

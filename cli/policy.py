@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -14,7 +14,10 @@ from core.decision import DOMAINS, Decision
 from core.errors import BadInput, ConfigError
 from core.settings import Policy
 
-app = typer.Typer(help="Rules: list, check, test, start, try, what if, bundle.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from policies.engine import Engine
+
+app = typer.Typer(help="Rules: list, check, test, start, try, explain, what if, bundle.", no_args_is_help=True)
 
 Extra = Annotated[
     list[Path] | None,
@@ -99,16 +102,21 @@ def evaluate(
     extra: Extra = None,
 ) -> None:
     """The decision over an input. Exits 0 when allowed, 1 when denied."""
+    document = jsonread.loads_object(read_bytes(file))
+    decision = asked_engine(context, engine, bundle, opa_url, extra).decide(domain, document)  # type: ignore[arg-type]  # decide checks it
+    session(context).result(decision.as_json(), show_decision(decision))
+    raise typer.Exit(0 if decision.allow else 1)
+
+
+def asked_engine(context: typer.Context, engine: str, bundle: Path | None, url: str | None, extra: list[Path] | None) -> Engine:
+    """The engine that the command line asks for. BadInput or ConfigError where that does not go together."""
     from policies.engine import load
 
-    if (engine == "opa") != (opa_url is not None):
+    if (engine == "opa") != (url is not None):
         raise BadInput("--opa-url goes with --engine opa, and --engine opa needs it")
-    here = session(context)
-    policy = _policy(here.settings.policy, engine, bundle, opa_url, _extra(context, extra))
-    document = jsonread.loads_object(read_bytes(file))
-    decision = load(here.settings.model_copy(update={"policy": policy})).decide(domain, document)  # type: ignore[arg-type]  # decide checks it
-    here.result(decision.as_json(), show_decision(decision))
-    raise typer.Exit(0 if decision.allow else 1)
+    settings = session(context).settings
+    policy = _policy(settings.policy, engine, bundle, url, _extra(context, extra))
+    return load(settings.model_copy(update={"policy": policy}))
 
 
 def _policy(configured: Policy, engine: str, bundle: Path | None, url: str | None, extra: list[Path]) -> Policy:

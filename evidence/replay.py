@@ -148,6 +148,28 @@ def replay(source: Source, load_engine: LoadEngine) -> ReplayReport:
     return report
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A decision of the log with all that was kept of it: the whole document, and the input it was made from."""
+
+    record: dict[str, Any]
+    decision: dict[str, Any]
+    input: dict[str, Any]
+
+
+def opened(folder: Path, wanted: str) -> Opened:
+    """The decision with this record or decision id. NotFound when the log has none, or what it was made from is not kept whole."""
+    source = FolderSource(folder, wanted)
+    (record,) = source.records()
+    if record["decision"] is None:
+        raise NotFound(f"the record {wanted[:80]!r} is not one of a decision", where=str(folder))
+    try:
+        decision, document = _recorded(source, record)
+    except _CannotReplay as reason:
+        raise NotFound(f"the decision cannot be opened: {reason.message}", where=str(folder)) from reason
+    return Opened(dict(record), decision, document)
+
+
 def _replay_one(
     source: Source, record: Mapping[str, Any], engines: dict[str, Engine | str], load_engine: LoadEngine
 ) -> tuple[Verdict, str]:

@@ -59,9 +59,13 @@ class Embedded:
             raise ConfigError(f"these rules do not load together: {problem}", where="policies")
 
     def evaluate(self, domain: Domain, document: bytes) -> Any:
+        return self.ask(f"data.portcullis.{domain}.decision", document)
+
+    def ask(self, rule: str, document: bytes) -> Any:
+        """The value of any rule of these modules (`data.a.b`) over `document`. EngineFailure as `evaluate`."""
         if not self._stop.alive:
             raise EngineFailure("engine/unavailable", problem="the engine has been closed")
-        job = _Job(f"data.portcullis.{domain}.decision", document.decode(), Future())
+        job = _Job(rule, document.decode(), Future())
         self._jobs.put(job)
         answer = self._wait(job.answer)
         if answer.text is None:

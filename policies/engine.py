@@ -119,6 +119,10 @@ class Engine:
     def revision(self) -> str:
         return self._revision
 
+    def apart(self) -> Engine:
+        """The same rules on the same evaluator, remembering nothing: for trying inputs that nobody sent. It is not closed by itself."""
+        return Engine(Loaded(self.bundle, self.catalogue), self._evaluator, memory=Memory(0))
+
     def close(self) -> None:
         self._evaluator.close()
 

@@ -165,6 +165,40 @@ def test_eval_says_allowed_or_denied_by_its_exit_status(portcullis: Any) -> None
     assert portcullis("policy", "eval", "gateway", "-f", "bad.json")[0] == 2
 
 
+def test_explain_says_why_and_what_would_have_to_change(portcullis: Any) -> None:
+    from tests.corpus import cases
+
+    found = {case.name: case for case in (*cases("gateway"), *cases("admission"))}
+    Path("yes.json").write_text(json.dumps(found["a grant and a model that is fit"].input))
+    Path("no.json").write_text(json.dumps(found["an update over the quota"].input))
+    status, out, _ = portcullis("policy", "explain", "admission", "-f", "no.json")
+    assert status == 1
+    assert "facts.quota.used_shares is 1 GPU\n" in out
+    assert "if request.gpu_shares were at most 2 GPUs (it is 3 GPUs)\n" in out
+    assert "What to do: Ask for fewer GPUs" in out
+    assert json.loads(portcullis("policy", "explain", "admission", "-f", "no.json", "--json")[1])["allow"] is False
+    status, out, _ = portcullis("policy", "explain", "gateway", "-f", "yes.json")
+    assert status == 0
+    assert "Model access (gateway/model-access) granted it: g1." in out
+    assert "`count(purposes) > 0`, and that does not hold" in out
+
+
+BAD_QUESTIONS = {
+    "no input": ("gateway",),
+    "no such domain": ("gatewai", "-f", "no.json"),
+    "no such file": ("gateway", "-f", "none.json"),
+    "no such decision": ("0190-not-there",),
+    "an engine for a recorded decision": ("0190-not-there", "--engine", "embedded"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_QUESTIONS)
+def test_what_cannot_be_explained_is_exit_status_2(portcullis: Any, case: str) -> None:
+    portcullis("init")
+    Path("no.json").write_text("{}")
+    assert portcullis("policy", "explain", *BAD_QUESTIONS[case])[0] == 2
+
+
 @pytest.mark.parametrize("text", ["profil: x", "profile: development\nprofile: production", "gateway: {upstreams: 3}"])
 def test_settings_that_cannot_be_used_refuse_to_start(portcullis: Any, text: str) -> None:
     Path("portcullis.yaml").write_text(text)
