@@ -92,7 +92,12 @@ def _alone(domain: Domain, base: dict[str, Any], faults: list[_Fault], unenforce
             )
         exemption = {"id": "E", "rule": rule, "owner": "ref:o", "reason_given": True, "ticket": "T", "expires_unix": 2**53 - 1}
         changed = _changed(broken, {"config.exemptions": [{**exemption, "subjects": ["*"]}]}, [])
-        yield Case(domain, f"exempted: {fault.name}", changed, {**unenforced, "warn": [{"rule": rule, "mode": "exempted"}]})
+        yield Case(
+            domain,
+            f"exempted: {fault.name}",
+            changed,
+            {**unenforced, "warn": [{"rule": rule, "mode": "exempted", "exemption": "E"}]},
+        )
 
 
 def _together(domain: Domain, base: dict[str, Any], faults: list[_Fault]) -> Iterator[Case]:

@@ -96,7 +96,7 @@ def test_texts_are_one_line_and_not_long(engine: Engine) -> None:
 
 
 def test_the_explanation_is_of_the_decision_that_the_engine_makes(engine: Engine) -> None:
-    for case in DENIED[::9]:
+    for case in DENIED[:: len(DENIED) // 12]:
         assert (
             of(engine, str(case)).decision.as_json()["violations"]
             == engine.decide(case.domain, case.input).as_json()["violations"]
@@ -187,7 +187,7 @@ def test_a_missing_grant_names_the_grant(engine: Engine) -> None:
 
 
 def test_nobody_is_told_to_be_somebody_else(engine: Engine) -> None:
-    for case in DENIED[::8]:
+    for case in DENIED[:: len(DENIED) // 12]:
         for path in changes(of(engine, str(case))):
             assert not path.startswith(
                 ("request.principal", "request.operation", "request.namespace", "now_unix", "mandatory")
@@ -213,7 +213,7 @@ def given(decision: Decision) -> list[tuple[str, str, Any]]:
     return [(one.rule, one.path, one.args.get("reason")) for one in decision.violations]
 
 
-@pytest.mark.parametrize("case", DENIED[::4], ids=str)
+@pytest.mark.parametrize("case", DENIED[:: len(DENIED) // 24], ids=str)
 def test_every_change_named_is_true(engine: Engine, case: Case) -> None:
     """Decided anew by hand: the reason is gone, none came instead, and what is said of the rule and of the whole holds."""
     before = given(engine.decide(case.domain, case.input))
@@ -274,17 +274,17 @@ def test_a_rule_of_the_operator_is_explained_like_ours(make: Any, tmp_path: Path
     body = (
         "default checked := false\n\nchecked if is_object(input.request)\n\n"
         'deny contains {"path": "kind", "args": {}, "message": "no jobs"} if {\n\tsome i\n'
-        '\tinput.request.models[i].name == "llama" # the big one\n\tinput.request.kind == "Job"\n}\n'
+        '\tinput.request.models[i].path == "llama" # the big one\n\tinput.request.kind == "Job"\n}\n'
     )
     extra = trees.extra(tmp_path / "own", "admission/no-jobs", body)
     document = trees.admission_input(0)
     silent = rule(explain(make(extra=(extra,)), "admission", document), "admission/no-jobs")
     assert silent.verdict == "silent"
-    assert silent.held[0].statement.startswith("input.request.models[i].name ==")
-    document["request"] |= {"kind": "Job", "models": [{"path": "m", "name": "llama"}]}
+    assert silent.held[0].statement.startswith("input.request.models[i].path ==")
+    document["request"] |= {"kind": "Job", "models": [{"path": "llama"}]}
     denied = rule(explain(make(extra=(extra,)), "admission", document), "admission/no-jobs")
     assert (denied.verdict, denied.reasons[0].violation.message) == ("denied", "no jobs")
-    assert {fact.path for fact in denied.reasons[0].found} == {"request.kind", "request.models[0].name"}
+    assert {fact.path for fact in denied.reasons[0].found} == {"request.kind", "request.models[0].path"}
 
 
 def test_when_the_engine_fails_that_is_the_reason(make: Any) -> None:
