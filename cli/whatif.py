@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evidence.reader import Reader
     from evidence.replay import FolderSource
     from policies.recompute import Candidate
-    from policies.whatif import Change, Recorded, Report
+    from policies.whatif import Change, Recorded, Report, Tally
 
 UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 DEFAULT_SINCE = "7d"
@@ -99,7 +99,11 @@ def whatif(
         _write(output, document)
     here.result(document, "\n".join(_summary(document, report)))
     for shown in () if here.json else _tables(report):
-        here.out.print(shown)
+        if shown.row_count:
+            # In a pipe nothing is cut to a width that nobody has.
+            here.out.print("", shown, sep="\n", width=None if here.out.is_terminal else 200)
+    if report.changed and not here.json:
+        here.out.print("\nwhy one was decided as it was: portcullis policy explain ID")
     raise typer.Exit(0 if report.same else 1)
 
 
@@ -179,7 +183,7 @@ def _recorded(
     since, until = window
     for record in reader.records(tenant=tenant, since=since, until=until):
         decision = record["decision"]
-        wanted = decision is not None and decision.get("domain") in DOMAINS and domain in {None, decision["domain"]}
+        wanted = decision is not None and domain in {None, decision.get("domain")}
         yield record["seq"], _decision(source, record, decision, whole=whole) if wanted else None
 
 
@@ -193,6 +197,8 @@ def _decision(source: FolderSource, record: Mapping[str, Any], decision: Mapping
     digest = record["digests"].get("input", "")
     if not digest or not decision.get("policy_revision"):
         cannot = "no_input"
+    elif decision.get("domain") not in DOMAINS:
+        cannot = "unreadable"
     elif digest != decision.get("input_digest"):
         cannot = "other_input"
     elif whole:
@@ -201,7 +207,7 @@ def _decision(source: FolderSource, record: Mapping[str, Any], decision: Mapping
         except (NotFound, Broken, BadInput):
             cannot = "decision_lost"
     decision_id = str(decision.get("decision_id", ""))
-    return Recorded(decision_id, record["tenant"], decision["domain"], record["time"], digest, made, cannot)
+    return Recorded(decision_id, record["tenant"], decision.get("domain", ""), record["time"], digest, made, cannot)
 
 
 def _watched(found: Iterator[tuple[int, Recorded | None]], reader: Reader) -> Iterator[Recorded]:
@@ -243,31 +249,39 @@ def _day(unix: int | None) -> str:
 
 
 def _tables(report: Report) -> Iterator[Table]:
-    """A table of changes, one for each way to group them, and one of what cannot be compared; only those that have rows."""
+    """A table of changes, one for each way to group them, and one of what cannot be compared."""
     from policies.whatif import CANNOT, ordered
 
-    kinds = table("CHANGE", "DECISIONS", "INPUTS", "EXAMPLES")
+    kinds = _grouped("CHANGE")
     for kind, tally in report.kinds.items():
         if tally.decisions:
-            kinds.add_row(WORDS[kind], str(tally.decisions), str(len(tally.inputs)), ", ".join(tally.examples[:2]))
+            _row(kinds, tally, WORDS[kind])
+    yield kinds
     for title, groups in (("RULE", report.by_rule), ("TEAM", report.by_team), ("MODEL", report.by_model)):
         rows = ordered(groups)
-        shown = table(title, "CHANGE", "DECISIONS", "INPUTS", "EXAMPLE")
+        shown = _grouped(title, "CHANGE")
         for name, kind, tally in rows[:SHOWN_ROWS]:
-            shown.add_row(
-                _plain(name) or "(none)", WORDS[kind], str(tally.decisions), str(len(tally.inputs)), tally.examples[0]
-            )
+            _row(shown, tally, _plain(name) or "(none)", WORDS[kind])
         if len(rows) > SHOWN_ROWS:
             shown.add_row(f"and {len(rows) - SHOWN_ROWS} more; --json has all")
-        if title == "RULE" and kinds.row_count:
-            yield kinds
-        if rows:
-            yield shown
-    lost = table("CANNOT BE COMPARED", "DECISIONS", "INPUTS", "EXAMPLE")
+        yield shown
+    lost = _grouped("CANNOT BE COMPARED")
     for code, tally in sorted(report.cannot.items()):
-        lost.add_row(CANNOT[code], str(tally.decisions), str(len(tally.inputs)), tally.examples[0])
-    if lost.row_count:
-        yield lost
+        _row(lost, tally, CANNOT[code])
+    yield lost
+
+
+def _grouped(*columns: str) -> Table:
+    """An id is of no use when it is cut short, so what stands before it wraps."""
+    shown = table(*columns, "DECISIONS", "INPUTS", "FOR EXAMPLE")
+    for column in shown.columns:
+        column.overflow = "fold"
+    shown.columns[-1].no_wrap = True
+    return shown
+
+
+def _row(shown: Table, tally: Tally, *names: str) -> None:
+    shown.add_row(*names, str(tally.decisions), str(len(tally.inputs)), tally.examples[0])
 
 
 def _plain(name: str) -> str:

@@ -30,7 +30,7 @@ from policies.wasm import Wasm
 Job = tuple[Domain, bytes]
 Unjudged = Literal["", "unreadable", "schema", "mandatory"]
 """Why no rule can judge an input under this version; empty where rules did."""
-ALONE = 2_000
+ALONE = 1_000
 """Inputs that are decided in this process before workers are started: fewer than this take as long as starting them."""
 MAX_WORKERS = 8
 

@@ -29,7 +29,7 @@ CANNOT: Mapping[Cannot, str] = {
     "input_lost": "the input cannot be opened: never kept, erased, or changed on disk",
     "other_input": "the input kept is not the one that the decision names",
     "engine_failed": "an engine failed, so no policy made the decision to compare with",
-    "unreadable": "the input cannot be read by this version",
+    "unreadable": "this version has no such domain, or cannot read the input",
     "schema": "the input does not fit the domain's schema, so no rule judges it: then, or under this version",
     "mandatory": "the input was recorded by a version that asked for other mandatory rules",
 }
@@ -46,6 +46,7 @@ class Recorded:
     decision_id: str
     tenant: str
     domain: Domain
+    """Another text only where the record is of a domain that this version does not have (`cannot`)."""
     time: int
     input_digest: str
     outcome: Outcome | None
