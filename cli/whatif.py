@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 DEFAULT_SINCE = "7d"
 SHOWN_ROWS = 20
+PIPED_WIDTH = 200
 WORDS = {
     "newly_denied": "newly denied",
     "newly_allowed": "newly allowed",
@@ -98,12 +99,8 @@ def whatif(
     if output is not None:
         _write(output, document)
     here.result(document, "\n".join(_summary(document, report)))
-    for shown in () if here.json else _tables(report):
-        if shown.row_count:
-            # In a pipe nothing is cut to a width that nobody has.
-            here.out.print("", shown, sep="\n", width=None if here.out.is_terminal else 200)
-    if report.changed and not here.json:
-        here.out.print("\nwhy one was decided as it was: portcullis policy explain ID")
+    if not here.json:
+        _print(here, report)
     raise typer.Exit(0 if report.same else 1)
 
 
@@ -246,6 +243,17 @@ def _summary(document: Mapping[str, Any], report: Report) -> list[str]:
 
 def _day(unix: int | None) -> str:
     return "the open end" if unix is None else dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _print(here: Session, report: Report) -> None:
+    """The tables that have rows. In a pipe nothing wraps at a width that nobody has."""
+    if not here.out.is_terminal:
+        here.out.width = PIPED_WIDTH
+    for shown in _tables(report):
+        if shown.row_count:
+            here.out.print("", shown, sep="\n")
+    if report.changed:
+        here.out.print("\nwhy one was decided as it was: portcullis policy explain ID")
 
 
 def _tables(report: Report) -> Iterator[Table]:

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     """What a decision comes to: the parts that tell one outcome from another, in an order of their own.
 
     Entries are canonical JSON of {args, mode, path, rule}. Which rules were evaluated is no part: a new rule that finds nothing
-    changes nothing for anybody.
+    changes nothing for anybody. Nor is the exemption that covers an entry: it comes with the input, and early records do not name it.
     """
 
     allow: bool

@@ -53,8 +53,12 @@ class House:
     clock: FixedClock
     capsys: pytest.CaptureFixture[str]
 
-    def decide(self, input: dict[str, Any], domain: Domain = "gateway", *, tenant: str = "acme", **change: Any) -> str:
+    def decide(
+        self, input: dict[str, Any], domain: Domain = "gateway", *, tenant: str = "acme", as_domain: str = "", **change: Any
+    ) -> str:
         decision = replace(self.engine.decide(domain, input), decision_id=uuid7(), **change)
+        if as_domain:
+            decision = replace(decision, domain=as_domain)  # type: ignore[arg-type]  # of another version
         kind = "inference.intent" if domain == "gateway" else "admission"
         asyncio.run(self.recorder.decision(kind, decision, input, actor="ref:a", tenant=tenant, subject="s"))  # type: ignore[arg-type]
         return decision.decision_id
@@ -223,6 +227,27 @@ def test_a_record_that_names_another_input_than_its_decision_is_not_compared() -
 
     found = _decision(None, record, record["decision"], whole=True)  # type: ignore[arg-type]
     assert (found.cannot, found.outcome) == ("other_input", None)
+
+
+def test_a_disk_that_does_not_answer_is_not_an_input_that_is_gone(house: House) -> None:
+    """What may come back is no finding: the command stops and says so."""
+    bundle = write_bundle(house.engine, "b.tar.gz")
+    made = house.decide(asked())
+    house.call("evidence", "sequence", "--once")
+    file = kept_as(house.digests(made)["input"])
+    file.unlink()
+    file.mkdir()
+    status, out, err = house.call("policy", "whatif", bundle)
+    assert (status, out) == (3, "")
+    assert "cannot be read" in err
+
+
+def test_a_decision_of_a_domain_that_this_version_does_not_have_is_counted(house: House) -> None:
+    house.decide(asked())
+    house.decide(asked("gpt"), as_domain="of-tomorrow")
+    status, found = house.whatif(write_bundle(house.engine, "b.tar.gz"))
+    assert (status, found["decisions"], found["compared"]) == (0, 2, 1)
+    assert [row["code"] for row in found["cannot"]] == ["unreadable"]
 
 
 def test_a_decision_too_large_for_a_leaf_is_compared_whole(house: House) -> None:
