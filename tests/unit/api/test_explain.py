@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api.explain import explained
 
+from api.explain import explained
 from core.decision import Decision
 from core.errors import NotFound
 from tests.corpus import cases
