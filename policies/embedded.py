@@ -99,7 +99,7 @@ class Embedded:
 
 def _work(modules: Mapping[str, str], jobs: SimpleQueue[_Job | None], ready: Future[str]) -> None:
     """The owner thread: loads, then evaluates until it is handed None."""
-    engine, problem = _build(modules)
+    engine, problem = build(modules)
     ready.set_result(problem)
     if problem:
         return
@@ -107,11 +107,16 @@ def _work(modules: Mapping[str, str], jobs: SimpleQueue[_Job | None], ready: Fut
         job.answer.set_result(_run(engine, job))
 
 
-def _build(modules: Mapping[str, str]) -> tuple[Any, str]:
+def build(modules: Mapping[str, str]) -> tuple[Any, str]:
+    """An engine of the calling thread over these modules, to be cloned for each evaluation; or None and what is wrong.
+
+    It has answered once, which is when regorus analyses the modules: else every clone would, and a decision take 1.3 ms instead of 0.3.
+    """
     engine = regorus.Engine()
     try:
         for path, text in sorted(modules.items()):
             engine.add_policy(path, text)
+        engine.eval_query("true")
     except (RuntimeError, ValueError) as error:
         return None, engine_problem(str(error))
     return engine, ""
