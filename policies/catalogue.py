@@ -11,13 +11,14 @@
 #   remediations: {no_team: "…"}      by args.reason; optional
 #   units: {asked: gpu}               args that are GPU shares; optional
 #   controls: [eu-ai-act/15]
+#   budget_us: 2000                   microseconds that it may take (policies/cost.py); optional
 package portcullis.rules.admission["gpu-quota"]
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,6 +41,7 @@ class _Custom(BaseModel):
     remediations: dict[str, Line] = {}
     units: dict[str, Literal["gpu"]] = {}
     controls: list[Line]
+    budget_us: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class _Metadata(BaseModel):
@@ -70,6 +72,14 @@ class Rule:
     units: Mapping[str, str] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
     mandatory: bool = False
+    budget_us: int | None = None
+
+    def bears_on(self, control: str | None) -> bool:
+        """Whether one of its controls is this one or belongs to this framework; every rule when None."""
+        return control is None or any(own == control or own.startswith(f"{control}/") for own in self.controls)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "controls": list(self.controls)}
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ def read_rule(path: str, text: str, rule_id: str) -> Rule:
         units=metadata.custom.units,
         controls=tuple(metadata.custom.controls),
         mandatory=any(rule_id in rules for rules in MANDATORY.values()),
+        budget_us=metadata.custom.budget_us,
     )
 
 

@@ -27,6 +27,7 @@ from policies.program import (
     literal,
     operands,
     split,
+    written,
 )
 from policies.shapes import INPUT, Part, Place, Presence, Shapes, Step, show_place
 from policies.syntax import flatten, line_of
@@ -320,19 +321,7 @@ def _always(found: Sequence[Definition]) -> Definition | None:
 
 def _text(term: Node, scope: Scope) -> str:
     """How the term is written."""
-    first, last = _ends(term)
-    return scope.module.source.text.encode()[first:last].decode(errors="replace") if last else "a call"
-
-
-def _ends(node: object) -> tuple[int, int]:
-    if isinstance(node, Mapping):
-        if isinstance(span := node.get("span"), Mapping):
-            return int(span["start"]), int(span["end"])
-        for value in node.values():
-            ends = _ends(value)
-            if ends[1]:
-                return ends
-    return 0, 0
+    return written(scope.module.source.text.encode(), term)
 
 
 # --- what is there -------------------------------------------------------------------------------------------------

@@ -106,6 +106,20 @@ def lint(read: Mapping[Source, Syntax]) -> list[Trap]:
     return sorted(lint_.found)
 
 
+def reads(read: Mapping[Source, Syntax]) -> dict[str, tuple[str, ...]]:
+    """By rule, the paths of the input that it reads, helpers included: the longest ones, in order. BadInput as `lint`."""
+    program = Program.of(read)
+    found = {}
+    for module in program.modules:
+        if module.source.rule_id is not None:
+            lint_ = _Lint(program)
+            lint_.rule_module(module)
+            shown = {show_place(place) for place in lint_.places}
+            longest = [one for one in shown if not any(other.startswith((f"{one}.", f"{one}[")) for other in shown)]
+            found[module.source.rule_id] = tuple(sorted(longest))
+    return found
+
+
 def shapes_of(source: Source) -> Shapes:
     """A rule's input is its domain's; a library's may be any."""
     domain = source.path.split("/")[1] if source.rule_id else None
@@ -118,6 +132,7 @@ class _Lint:
         self.found: set[Trap] = set()
         self.reached: set[Definition] = set()
         self.seen: set[object] = set()
+        self.places: set[Place] = set()
 
     def scope(self, module: Module) -> Scope:
         return Scope(self.program, module, shapes_of(module.source), Budget(), {})
@@ -225,7 +240,10 @@ class _Lint:
         self.known(resolve(term, scope), line_of(term), scope)
 
     def known(self, place: Value | None, line: int, scope: Scope) -> None:
-        if isinstance(place, tuple) and place[0] == "input" and scope.shapes.presence(place) is Presence.ABSENT:
+        if not isinstance(place, tuple) or place[0] != "input":
+            return
+        self.places.add(place)
+        if scope.shapes.presence(place) is Presence.ABSENT:
             self.add(scope, line, "unknown-path", show_place(place))
 
     def call(self, term: Node, scope: Scope, present: AbstractSet[Place]) -> None:
@@ -233,10 +251,20 @@ class _Lint:
         args = [value_of(argument, scope) for argument in node["params"]]
         for definition in scope.callees(node):
             self.definition(definition, args, scope, present)
-        if flatten(node["fcn"]) == ("object", "get") and len(args) == 3 and isinstance(args[0], tuple):
-            kind, key = split(node["params"][1])
-            if kind == "String":
-                self.known((*args[0], key["value"]), line_of(term), scope)
+        self.known(_got(term, scope), line_of(term), scope)
+
+
+def _got(term: Node, scope: Scope) -> Place | None:
+    """Where `object.get(OBJECT, "key", …)` looks, one inside the other too."""
+    kind, node = split(term)
+    if kind in REFERENCES:
+        place = resolve(term, scope)
+        return place if isinstance(place, tuple) else None
+    if kind != "Call" or flatten(node["fcn"]) != ("object", "get") or len(node["params"]) != 3:
+        return None
+    place = _got(node["params"][0], scope)
+    how, key = split(node["params"][1])
+    return (*place, key["value"]) if place is not None and how == "String" else None
 
 
 def _absent(need: Need, scope: Scope) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.syntax import Path, Syntax, flatten, line_of
+from policies.syntax import Path, Syntax, flatten, line_of, parse
 from policies.tree import Source
 
 Node = Mapping[str, Any]
@@ -65,11 +65,9 @@ class Program:
         for source, syntax in read.items():
             if source.is_test:
                 continue
-            module = Module(source, syntax.package, syntax.aliases)
-            for rule in syntax.rules:
-                definition = _definition(rule, module)
-                module.rules.setdefault(definition.name, []).append(definition)
-                program.by_package.setdefault(syntax.package, {}).setdefault(definition.name, []).append(definition)
+            module = _module(source, syntax)
+            for name, definitions in module.rules.items():
+                program.by_package.setdefault(syntax.package, {}).setdefault(name, []).extend(definitions)
             program.modules.append(module)
         return program
 
@@ -81,6 +79,19 @@ class Program:
             if rules is not None and name is not None and name in rules:
                 return rules[name], path[length + 1 :]
         return [], ()
+
+
+def read_module(source: Source) -> Module:
+    """One file by itself, a test too. BadInput where it cannot be parsed."""
+    return _module(source, parse(source.path, source.text))
+
+
+def _module(source: Source, syntax: Syntax) -> Module:
+    module = Module(source, syntax.package, syntax.aliases)
+    for rule in syntax.rules:
+        definition = _definition(rule, module)
+        module.rules.setdefault(definition.name, []).append(definition)
+    return module
 
 
 def _definition(rule: Node, module: Module) -> Definition:
@@ -169,3 +180,20 @@ def field_of(fields: Iterable[Sequence[Any]], name: str) -> Node | None:
             found: Node = value
             return found
     return None
+
+
+def bounds(text: bytes, node: Node) -> tuple[int, int]:
+    """Where the span of a node begins and ends in the source. regorus leaves the quotes out of a text's span."""
+    span = node["span"] if "span" in node else split(node)[1]["span"]
+    start, end = int(span["start"]), int(span["end"])
+    if text[start - 1 : start] in {b'"', b"`"}:
+        start -= 1
+    if text[end : end + 1] in {b'"', b"`"}:
+        end += 1
+    return start, end
+
+
+def written(text: bytes, node: Node) -> str:
+    """A node as its author wrote it."""
+    start, end = bounds(text, node)
+    return text[start:end].decode()

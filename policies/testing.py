@@ -1,23 +1,26 @@
 """The runner of `policy test`: every `test_…` rule of the `_test.rego` files, in this process, so no OPA program is needed.
 
-A test passes only when it is true. Undefined, false, or an error is a failure that says which. The same files run under `opa test`.
+A test passes only when it is true. Undefined, false, or an error is a failure that says which, and shows what was expected and found
+where it compares. The same files run under `opa test`.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import regorus
+from typing import Any
 
 from core.errors import BadInput, ConfigError
 from policies.check import load_tree
+from policies.coverage import Coverage, FileCoverage
+from policies.embedded import build
+from policies.failure import why
 from policies.syntax import Path as Package
 from policies.syntax import Syntax, dotted, engine_problem, parse
-from policies.tree import Source, read_tree
+from policies.tree import SHIPPED, Source, read_tree
 
 PREFIX = "test_"
 SKIPPED_PREFIX = "todo_"
@@ -49,12 +52,29 @@ class _Test:
         return dotted(("data", *self.package, self.rule))
 
 
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """Every chosen test, and with `coverage` what they evaluated (empty without)."""
+
+    __test__ = False  # not a pytest class
+
+    results: tuple[TestResult, ...]
+    files: tuple[FileCoverage, ...]
+
+
 def run(root: Path | None = None, extra: Sequence[Path] = (), only: str | None = None) -> list[TestResult]:
     """The result of every test below `root` (the shipped rules when None) and the extra folders.
 
     `only` keeps the tests whose name or file contains it. Raises ConfigError when the rules themselves do not pass
     `policy check`, when a test file cannot be read, and when there is no test at all.
     """
+    return list(run_all(root, extra, only).results)
+
+
+def run_all(
+    root: Path | None = None, extra: Sequence[Path] = (), only: str | None = None, *, coverage: bool = False
+) -> TestRun:
+    """As `run`, with the coverage if it is asked for; tests that `only` leaves out cover nothing."""
     tree = read_tree(root, extra)
     modules = dict(load_tree(root, extra).bundle.modules)
     tests = [test for source in tree.tests for test in _tests(source)]
@@ -62,7 +82,33 @@ def run(root: Path | None = None, extra: Sequence[Path] = (), only: str | None =
         raise ConfigError("no test_… rule was found in any _test.rego file", where=str(root or "policies/rego"))
     modules.update({source.path: source.text for source in tree.tests})
     chosen = [test for test in tests if only is None or only in test.name or only in test.source.file]
-    return _run(modules, chosen)
+    results = _run(modules, chosen)
+    return TestRun(tuple(results), tuple(_covered(tree.sources, modules, chosen)) if coverage else ())
+
+
+def changes(
+    root: Path | None = None, extra: Sequence[Path] = (), *, wait: Callable[[], None] = lambda: time.sleep(0.5)
+) -> Iterator[None]:
+    """Once at the start, and then each time when a .rego file was written, added or taken away. `wait` passes between two looks."""
+    seen = None
+    while True:
+        now = _written(root or SHIPPED, *extra)
+        if now != seen:
+            seen = now
+            yield
+        wait()
+
+
+def _written(*folders: Path) -> frozenset[tuple[str, int, int]]:
+    found = set()
+    for folder in folders:
+        for file in folder.rglob("*.rego"):
+            try:
+                about = file.stat()
+            except FileNotFoundError:
+                continue  # an editor replaces files; the next look sees the new one
+            found.add((str(file), about.st_mtime_ns, about.st_size))
+    return frozenset(found)
 
 
 def _tests(source: Source) -> list[_Test]:
@@ -84,32 +130,34 @@ def _problem(syntax: Syntax, name: str, times: int) -> str:
     return "" if kind == "complete" else f"a test is `{name} if …`; this is a {kind} rule"
 
 
+def _covered(sources: Sequence[Source], modules: Mapping[str, str], tests: Sequence[_Test]) -> list[FileCoverage]:
+    coverage = Coverage(sources, modules)
+    for test in tests:
+        if not test.problem and not test.rule.startswith(SKIPPED_PREFIX):
+            coverage.add(test.name, test.source.rule_id)
+    return coverage.files()
+
+
 def _run(modules: Mapping[str, str], tests: Sequence[_Test]) -> list[TestResult]:
-    engine, problem = _engine(modules)
-    if problem:
+    engine, problem = build(modules)
+    if engine is None:
         raise ConfigError(f"the tests do not load together with the rules: {problem}", where="policies")
     results = []
     for test in tests:
         start = time.perf_counter()
         passed, detail = _evaluate(engine, test)
-        results.append(TestResult(test.name, passed, detail, test.source.file, time.perf_counter() - start))
+        duration = time.perf_counter() - start
+        if passed is False and not test.problem:
+            reason = why(modules, test.source, test.rule)
+            detail = f"{detail}; {reason}" if reason else detail
+        results.append(TestResult(test.name, passed, detail, test.source.file, duration))
     return results
 
 
-def _engine(modules: Mapping[str, str]) -> tuple[regorus.Engine | None, str]:
-    engine = regorus.Engine()
-    try:
-        for path, text in sorted(modules.items()):
-            engine.add_policy(path, text)
-    except (RuntimeError, ValueError) as error:
-        return None, engine_problem(str(error))
-    return engine, ""
-
-
-def _evaluate(engine: regorus.Engine | None, test: _Test) -> tuple[bool | None, str]:
+def _evaluate(engine: Any, test: _Test) -> tuple[bool | None, str]:
     if test.rule.startswith(SKIPPED_PREFIX):
         return None, "skipped: its name starts with todo_"
-    if test.problem or engine is None:
+    if test.problem:
         return False, test.problem
     try:
         clone = engine.clone()

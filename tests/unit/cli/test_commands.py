@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -184,76 +183,6 @@ def test_explain_says_why_and_what_would_have_to_change(portcullis: Any) -> None
     assert "`count(purposes) > 0`, and that does not hold" in out
 
 
-async def _record(state: Path, *names: str) -> list[str]:
-    """Decisions over these cases of the corpus, in the log of a state folder."""
-    from evidence.recorder import EvidenceRecorder
-    from policies.engine import load_embedded
-    from tests.corpus import cases
-
-    found = {str(case): case for case in cases()}
-    engine, recorder = load_embedded(), EvidenceRecorder(state / "evidence")
-    recorder.keep_bundle(engine.revision, engine.bundle.files())
-    made = []
-    for name in names:
-        case = found[name]
-        decision = engine.decide(case.domain, case.input)
-        await recorder.decision(
-            "admission", decision, case.input, actor="ref:1", tenant="acme", subject="vision/Deployment/chat"
-        )
-        made.append(decision.decision_id)
-    engine.close()
-    recorder.close()
-    return made
-
-
-def test_a_recorded_decision_is_explained_by_its_id(portcullis: Any) -> None:
-    portcullis("init")
-    denied, allowed = asyncio.run(_record(Path(".portcullis"), "admission: an update over the quota", "admission: exempt"))
-    status, out, _ = portcullis("policy", "explain", denied)
-    assert status == 1
-    assert f"Decision {denied} of " in out
-    assert "if config.gpu_limit_shares were at least 4 GPUs (it is 3 GPUs)" in out
-    assert "Note:" not in out, "the bundle that decided is kept, and decides the same"
-    status, out, _ = portcullis("policy", "explain", allowed)
-    assert status == 0
-    assert "the exemption E1 covers it" in out
-    shown = json.loads(portcullis("policy", "explain", denied, "--json")[1])
-    assert (shown["recorded_allow"], shown["same_policies"]) == (False, True)
-    assert shown["record"]["decision"]["decision_id"] == denied
-
-
-def test_coverage_by_real_traffic_and_uses_of_exemptions(portcullis: Any) -> None:
-    portcullis("init")
-    assert json.loads(portcullis("policy", "coverage", "--json")[1])["decisions"] == 0, "before there is a log"
-    names = ("admission: an update over the quota", "admission: exempt", "admission: exempt", "admission: usage not known")
-    asyncio.run(_record(Path(".portcullis"), *names))
-    status, out, _ = portcullis("policy", "coverage", "--json")
-    found = {rule["rule"]: rule for rule in json.loads(out)["rules"]}
-    assert status == 0
-    quota = found["admission/gpu-quota"]
-    assert (quota["evaluated"], quota["denied"], quota["exempted"], quota["state"]) == (3, 1, 2, "always fires")
-    assert (found["admission/approved-images"]["evaluated"], found["admission/approved-images"]["state"]) == (4, "never fired")
-    assert found["gateway/purpose"]["state"] == "never evaluated"
-    assert json.loads(out)["others"] == {"policy/mandatory": 1}
-    text = portcullis("policy", "coverage", "--since", "2d")[1]
-    assert "Never fired in 2d: admission/approved-images, admission/approved-model, " in text
-    assert "Always fires in 2d: admission/gpu-quota" in text
-    assert "Denied by no rule: policy/mandatory 1" in text
-    for name in ("E1", "E2"):
-        assert _exempt(portcullis, name)[0] == 0
-    listed = {item["id"]: item for item in json.loads(portcullis("exemption", "list", "--uses", "--json")[1])}
-    assert (listed["E1"]["uses"], listed["E2"]["uses"], listed["E2"]["last_used_unix"]) == (2, 0, None)
-    assert listed["E1"]["last_used_unix"] > 1_700_000_000
-    assert "never" in portcullis("exemption", "list", "--uses")[1]
-    assert "uses" not in json.loads(portcullis("exemption", "list", "--json")[1])[0]
-    assert portcullis("policy", "coverage", "--since", "long")[0] == 2
-
-
-def _exempt(portcullis: Any, name: str) -> Any:
-    given = ("--rule", "admission/gpu-quota", "--owner", "o", "-m", "why", "--ticket", "T", "--expires", "2099-01-01T00:00:00Z")
-    return portcullis("exemption", "add", name, *given, "--subject", "*")
-
-
 BAD_QUESTIONS = {
     "no input": ("gateway",),
     "no such domain": ("gatewai", "-f", "no.json"),
@@ -290,3 +219,63 @@ def test_the_entry_point_is_a_program(tmp_path: Path) -> None:
     assert "policy" in done.stdout
     assert not (tmp_path / ".portcullis").exists(), "help makes no state"
     assert (ROOT / "pyproject.toml").exists()
+
+
+def test_rules_are_listed_by_control_and_domain_with_their_modes_and_exemptions(portcullis: Any) -> None:
+    assert json.loads(portcullis("policy", "list", "--json")[1])["rules"][0]["mode"] is None, "there is no installation yet"
+    assert not Path(".portcullis").exists(), "looking makes none"
+    portcullis("init")
+    assert portcullis("config", "set", "modes.admission/gpu-quota", "{mode: warn}", "-m", "trial")[0] == 0
+    assert portcullis("config", "set", "modes.admission/gpu-quota[tenant=acme]", "{mode: dryrun}", "-m", "trial")[0] == 0
+    assert portcullis("config", "set", "modes.admission/approved-images[tenant=acme]", "{mode: enforce}", "-m", "trial")[0] == 0
+    exemption = ["exemption", "add", "EX-1", "--rule", "admission/gpu-quota", "--owner", "ann", "-m", "r", "--ticket", "T-1"]
+    assert portcullis(*exemption, "--expires", "2126-01-01T00:00:00Z", "--subject", "*")[0] == 0
+    status, out, _ = portcullis("policy", "list", "--domain", "admission", "--control", "soc2/cc6.1", "--json")
+    rules = {rule["id"]: rule for rule in json.loads(out)["rules"]}
+    assert (status, sorted(rules)) == (0, ["admission/gpu-quota", "admission/namespace-isolation"])
+    assert rules["admission/gpu-quota"]["mode"] == "warn"
+    assert rules["admission/gpu-quota"]["narrower"] == [{"mode": "dryrun", "tenant": "acme", "namespace": None}]
+    assert rules["admission/gpu-quota"]["exemptions"] == ["EX-1"]
+    assert rules["admission/namespace-isolation"]["mode"] == "enforce"
+    assert rules["admission/gpu-quota"]["messages"]["no_limit"]
+    assert json.loads(portcullis("policy", "list", "--control", "soc2/cc6", "--json")[1])["rules"] == [], "no half names"
+    assert portcullis("policy", "list", "--domain", "kitchen")[0] == 2
+    listed = portcullis("policy", "list")[1]
+    assert "warn (+1)" in listed
+    everything = {rule["id"]: rule for rule in json.loads(portcullis("policy", "list", "--json")[1])["rules"]}
+    assert everything["admission/approved-images"]["narrower"] == [], "it says what the general mode says"
+
+
+def test_cost_is_told_and_a_rule_over_its_budget_is_found(portcullis: Any) -> None:
+    rule = Path(json.loads(portcullis("policy", "new", "admission/my-rule", "--folder", "mine", "--json")[1])["files"][0])
+    status, out, _ = portcullis("policy", "check", "--cost", "--extra", "mine", "--json")
+    costs = {one["rule"]: one for one in json.loads(out)["costs"]}
+    assert status == 0
+    assert costs["admission/my-rule"]["inputs"] == 3
+    rule.write_text(rule.read_text().replace("#   controls: []", "#   controls: []\n#   budget_us: 1"))
+    status, out, _ = portcullis("policy", "check", "--cost", "--extra", "mine", "--json")
+    (finding,) = json.loads(out)["findings"]
+    assert (status, finding["code"], finding["path"]) == (1, "cost", "mine/rules/admission/my-rule/my-rule.rego")
+    assert "its budget is 1 µs" in finding["message"]
+    assert portcullis("policy", "check", "--inputs", "x")[0] == 2
+
+
+def test_coverage_is_told_and_can_be_asked_for(portcullis: Any) -> None:
+    rule = Path(json.loads(portcullis("policy", "new", "admission/my-rule", "--folder", "mine", "--json")[1])["files"][0])
+    test = ["policy", "test", "--extra", "mine", "--only", "my-rule", "--coverage", "--json"]
+    status, out, _ = portcullis(*test)
+    found = {one["rule"]: one for one in json.loads(out)["coverage"]}
+    assert (status, found["admission/my-rule"]["missed"], found["admission/my-rule"]["percent"]) == (0, [], 100)
+    rule.write_text(rule.read_text() + '\ndeny contains {"path": "", "args": {}} if input.request.kind == "Never"\n')
+    status, out, _ = portcullis(*test)
+    found = {one["rule"]: one for one in json.loads(out)["coverage"]}
+    assert (status, found["admission/my-rule"]["percent"] < 100) == (0, True)
+    assert portcullis(*test, "--fail-under", "100")[0] == 1
+
+
+def test_rules_of_ones_own_are_documented(portcullis: Any) -> None:
+    portcullis("policy", "new", "admission/my-rule", "--folder", "mine")
+    assert portcullis("policy", "docs", "--extra", "mine", "-o", "rules.md")[0] == 0
+    assert "## admission/my-rule" in Path("rules.md").read_text()
+    assert "## admission/gpu-quota" in portcullis("policy", "docs")[1]
+    assert portcullis("policy", "docs", "-o", "nowhere/rules.md")[0] != 0

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from core.errors import ConfigError
 from policies import testing
+from policies.coverage import FileCoverage, ranges
 from tests.unit.policies import trees
 
 TEST = "rules/admission/gpu-quota/gpu-quota_test.rego"
@@ -73,3 +75,142 @@ def test_rules_that_may_not_run_are_not_tested(tmp_path: Path) -> None:
     root = trees.write(tmp_path, {**trees.files(admission__gpu_quota=body), TEST: HEAD + "test_a := true\n"})
     with pytest.raises(ConfigError, match=r"http\.send"):
         testing.run(root)
+
+
+# --- what a failure says -------------------------------------------------------------------------------------------------
+
+FAILURES = {
+    "a set, expected on the right": (
+        'test_x if rule.deny == {{"path": "spec", "args": {"asked": 40320, "limit": 1}}} with input as {"request": {"gpu_shares": 40320}}',
+        ['-      "limit": 1', '+      "limit": 20160', "line 5 does not hold"],
+    ),
+    "a constant on the left": (
+        'test_x if {\n\tasked := {"request": {"gpu_shares": 40320}}\n\t2 == count(rule.deny) with input as asked\n}',
+        ["-2", "+1", "line 7 does not hold"],
+    ),
+    "the second statement": (
+        "test_x if {\n\tcount(rule.deny) == 0 with input as {}\n\tx := [1, 2]\n\tx == [1, 3]\n}",
+        ["-  3", "+  2", "line 8 does not hold: x == [1, 3]"],
+    ),
+    "a value that is not there": (
+        'test_x if input.request.gpu_shares == 5 with input as {"request": {}}',
+        ["-5", "+(undefined)"],
+    ),
+    "no comparison": ('test_x if startswith("abc", "b")', ['line 5 does not hold: startswith("abc", "b")']),
+    "a negation": ("test_x if not rule.checked == false", ["line 5 does not hold: not rule.checked == false"]),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failure_shows_the_statement_and_both_values(tmp_path: Path, name: str) -> None:
+    body, said = FAILURES[name]
+    (result,) = testing.run(trees.write(tmp_path, {**trees.files(), TEST: HEAD + body + "\n"}))
+    assert result.passed is False
+    for part in said:
+        assert part in result.detail
+
+
+def test_a_long_difference_is_cut(tmp_path: Path) -> None:
+    body = "test_x if [x | some x in numbers] == []\n\nnumbers := [" + ",\n".join(str(n) for n in range(500)) + "]\n"
+    (result,) = testing.run(trees.write(tmp_path, {**trees.files(), TEST: HEAD + body}))
+    assert "more lines" in result.detail
+    assert len(result.detail) < 5_000
+
+
+# --- coverage ------------------------------------------------------------------------------------------------------------
+
+COVERED = """\
+default checked := false
+
+checked if is_number(input.request.gpu_shares)
+
+deny contains {"path": "spec", "args": {"asked": 1, "limit": 2}} if {
+	input.request.gpu_shares > 20160
+	input.request.kind == "Job"
+}
+"""
+
+
+def covered(folder: Path, test: str, only: str | None = None) -> dict[str, FileCoverage]:
+    root = trees.write(folder, {**trees.files(admission__gpu_quota=COVERED), TEST: HEAD + test + "\n"})
+    return {found.rule or found.file: found for found in testing.run_all(root, only=only, coverage=True).files}
+
+
+def lines_of(folder: Path) -> list[str]:
+    return (folder / "rules/admission/gpu-quota/gpu-quota.rego").read_text().splitlines()
+
+
+def test_coverage_names_the_lines_that_no_test_evaluated(tmp_path: Path) -> None:
+    found = covered(tmp_path, 'test_a if count(rule.deny) == 0 with input as {"request": {"gpu_shares": 40320, "kind": "Pod"}}')
+    ours = found["admission/gpu-quota"]
+    text = lines_of(tmp_path)
+    assert [text[line - 1].strip() for line in ours.missed] == [
+        "default checked := false",
+        "checked if is_number(input.request.gpu_shares)",
+        'deny contains {"path": "spec", "args": {"asked": 1, "limit": 2}} if {',
+    ], "the comparison was reached, the head was not: the body never held"
+    assert [text[line - 1].strip() for line in ours.covered] == [
+        "input.request.gpu_shares > 20160",
+        'input.request.kind == "Job"',
+    ]
+    assert ours.percent == 40
+
+
+def test_coverage_of_a_rule_comes_from_its_own_tests_only(tmp_path: Path) -> None:
+    other = "rules/gateway/purpose/purpose_test.rego"
+    text = 'package portcullis.rules.gateway.purpose_test\n\nimport data.portcullis.rules.admission["gpu-quota"] as rule\n\n'
+    trees.write(tmp_path, {other: text + 'test_a if rule.checked with input as {"request": {"gpu_shares": 1}}\n'})
+    ours = covered(tmp_path, "test_b := true")["admission/gpu-quota"]
+    assert ours.percent == 0
+    assert ours.missed
+
+
+def test_rule_without_a_test_is_not_covered_at_all(tmp_path: Path) -> None:
+    found = covered(tmp_path, "test_a := true")
+    assert found["admission/approved-images"].percent == 0
+    assert found["gateway/model-access"].missed
+
+
+def test_full_coverage(tmp_path: Path) -> None:
+    test = (
+        'test_a if {\n\tcount(rule.deny) == 1 with input as {"request": {"gpu_shares": 40320, "kind": "Job"}}\n'
+        '\trule.checked with input as {"request": {"gpu_shares": 1}}\n}'
+    )
+    assert covered(tmp_path, test)["admission/gpu-quota"].percent == 100
+
+
+def test_lines_are_shown_as_ranges() -> None:
+    assert ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"
+    assert ranges([]) == ""
+
+
+# --- watch ---------------------------------------------------------------------------------------------------------------
+
+
+def test_changes_are_a_write_a_new_file_and_one_that_is_gone(tmp_path: Path) -> None:
+    root = trees.write(tmp_path / "root", trees.files())
+    added = trees.extra(tmp_path / "extra", "admission/mine", trees.SILENT_BODY)
+    rule = added / "rules/admission/mine/mine.rego"
+    edits = iter(
+        [
+            lambda: None,
+            lambda: rule.write_text(rule.read_text() + "# more\n"),
+            lambda: None,
+            lambda: (root / TEST).write_text(HEAD),
+            lambda: (added / "notes.txt").write_text("no rule"),
+            rule.unlink,
+        ]
+    )
+    done: list[int] = []
+
+    def wait() -> None:
+        done.append(1)
+        next(edits, stop)()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    seen: list[int] = []
+    with suppress(KeyboardInterrupt):
+        seen.extend(len(done) for _ in testing.changes(root, [added], wait=wait))
+    assert seen == [0, 2, 4, 6], "at the start, and after the second, fourth and sixth edit"

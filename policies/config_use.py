@@ -1,0 +1,43 @@
+"""What the operator's configuration says of each rule: its mode in general and in places, and the exemptions that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from policies.config import Document, ExemptionRule, ModeRule
+
+
+@dataclass(frozen=True)
+class RulesInUse:
+    """`narrower`: modes for a tenant or a namespace that differ from the rule's general one."""
+
+    general: dict[str, str]
+    narrower: dict[str, list[ModeRule]]
+    exemptions: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, document: Document, active: Sequence[ExemptionRule]) -> RulesInUse:
+        """`active`: the exemptions that count now."""
+        general = {mode.rule: str(mode.mode) for mode in document.modes if mode.tenant is None and mode.namespace is None}
+        found = cls(general, {}, {})
+        for mode in document.modes:
+            if (mode.tenant or mode.namespace) and mode.mode != found.mode(mode.rule):
+                found.narrower.setdefault(mode.rule, []).append(mode)
+        for exemption in active:
+            found.exemptions.setdefault(exemption.rule, []).append(exemption.id)
+        return found
+
+    def mode(self, rule: str) -> str:
+        return self.general.get(rule, "enforce")
+
+    def about(self, rule: str) -> dict[str, Any]:
+        """As data: the general mode, each narrower one with where it holds, the ids of the exemptions."""
+        return {
+            "mode": self.mode(rule),
+            "narrower": [
+                {"mode": one.mode, "tenant": one.tenant, "namespace": one.namespace} for one in self.narrower.get(rule, [])
+            ],
+            "exemptions": sorted(self.exemptions.get(rule, [])),
+        }
