@@ -131,11 +131,11 @@ class AdmissionService:
     async def _judge_and_reserve(self, asking: Review) -> tuple[Judged, Reservation | None]:
         """Gather, decide and reserve, again and again while others change the ledger in between."""
         for attempt in range(TRIES):
-            config, table = await self._configuration(asking)
+            config, asked = await self._configuration(asking)
             team = (config.tenant or self._tenant, config.team or "")
             queue = self._queues.setdefault(team, asyncio.Lock())
             async with queue:
-                judged = await self._judge(asking, config, table)
+                judged = await self._judge(asking, config, asked)
                 if not judged.decision.allow or asking.dry_run:
                     return judged, None
                 try:
@@ -152,18 +152,22 @@ class AdmissionService:
             await asyncio.sleep(random.uniform(0, 0.002 * (attempt + 1)))  # noqa: S311  (spreads replicas, keeps no secret)
         raise Conflict(f"the team's quota changed {TRIES} times while this was decided")
 
-    async def _configuration(self, asking: Review) -> tuple[AdmissionConfig, Mapping[str, int]]:
+    async def _configuration(self, asking: Review) -> tuple[AdmissionConfig, Asked]:
+        """What the request asks for by the table of accelerators, and the configuration that concerns it."""
         try:
             async with asyncio.timeout(GATHER_SECONDS):
-                return await self._config.admission(asking.namespace), await self._config.accelerators()
+                asked = decide.asked(asking, await self._config.accelerators())
+                config = await self._config.admission(
+                    asking.namespace, subject=asking.subject, caller=asking.username, models=decide.references(asked)
+                )
+                return config, asked
         except TimeoutError as error:
             raise Unavailable("the configuration did not answer in time") from error
 
-    async def _judge(self, asking: Review, config: AdmissionConfig, table: Mapping[str, int]) -> Judged:
+    async def _judge(self, asking: Review, config: AdmissionConfig, asked: Asked) -> Judged:
         """One round: the facts, then the engine."""
         tenant, team = config.tenant or self._tenant, config.team or ""
         key = standing.key_of(asking)
-        asked = decide.asked(asking, table)
         try:
             async with asyncio.timeout(GATHER_SECONDS):
                 asked = await self._scaled(asking, asked, key)

@@ -14,14 +14,18 @@ MANDATORY: Mapping[Domain, tuple[str, ...]] = {
         "admission/approved-images",
         "admission/approved-model",
         "admission/encrypted-weights",
+        "admission/frozen",
         "admission/gpu-quota",
         "admission/namespace-isolation",
     ),
-    "gateway": ("gateway/model-access", "gateway/purpose"),
-    "weights": ("weights/key-release",),
+    "gateway": ("gateway/frozen", "gateway/model-access", "gateway/purpose"),
+    "weights": ("weights/frozen", "weights/key-release"),
     "lineage": ("lineage/approval",),
 }
 """Rules without which a domain denies. A bundle can add rules, never take one of these away."""
+
+STOPS: frozenset[str] = frozenset({"admission/frozen", "gateway/frozen", "weights/frozen"})
+"""The emergency stop: mandatory rules that no mode and no exemption can weaken."""
 
 NEEDS_GRANT: frozenset[Domain] = frozenset({"gateway", "weights", "lineage"})
 """Domains in which the absence of a violation is not enough: a mandatory rule must grant."""

@@ -112,6 +112,14 @@ class Config(Fact):
     required_approvals: Annotated[int, Field(ge=2, le=100)] = 2
 
 
+class Frozen(Fact):
+    """An emergency stop that concerns this request: of a model (`NAME` or `NAME@VERSION`), a caller (a reference) or a tenant."""
+
+    kind: Literal["model", "caller", "tenant"]
+    subject: Text
+    since_unix: Count
+
+
 # --- admission ---------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +210,7 @@ class AdmissionConfig(Config):
     require_image_digest: bool = False
     controller_namespaces: list[Text] = []
     """Namespaces whose service accounts act for others (the controllers of `kube-system`)."""
+    frozen: list[Frozen] = []
 
 
 class AdmissionInput(Fact):
@@ -254,6 +263,7 @@ class Obligations(Fact):
 class GatewayConfig(Config):
     grants: list[Grant] = []
     obligations: Obligations = Obligations()
+    frozen: list[Frozen] = []
 
 
 class GatewayInput(Fact):
@@ -283,6 +293,7 @@ class WeightsFacts(Fact):
 
 class WeightsConfig(Config):
     grants: list[Grant] = []
+    frozen: list[Frozen] = []
 
 
 class WeightsInput(Fact):

@@ -73,7 +73,7 @@ class Governor:
         async with _deadline():
             principal_ref = await self._commitments.ref(principal.tenant, principal.id)
             model = await self._models.model(principal.tenant, ref)
-            config = await self._config.gateway(principal.tenant, ref)
+            config = await self._config.gateway(principal, ref)
         document = as_json(
             build_input(
                 now_unix=self._clock.now_unix(),

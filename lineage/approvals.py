@@ -62,7 +62,7 @@ class Approvals:
                 principal_ref=reference,
                 approver=approver,
                 model=await self._registry.model(tenant, approval.model),
-                config=await self._config.lineage(tenant),
+                config=await self._config.lineage(principal, approval.model),
             )
         )
         decision = await self._engine.decide_async("lineage", document)

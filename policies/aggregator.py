@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.decision import DOMAINS, NEEDS_GRANT, Domain
+from core.decision import DOMAINS, NEEDS_GRANT, STOPS, Domain
 from policies.syntax import dotted
 
 
@@ -72,15 +72,23 @@ warnings contains entry if {{
 
 warnings contains entry if {{
 	some found in denials
+	exempted(found.rule)
 	mode(found.rule) != "off"
 	entry := object.union(found, {{"mode": "exempted", "exemption": exemptions.id(found.rule)}})
 }}
 
-exempted(rule) if is_string(exemptions.id(rule))
+# An emergency stop knows no mode and no exemption.
+stops := {stops}
+
+exempted(rule) if {{
+	not rule in stops
+	is_string(exemptions.id(rule))
+}}
 
 default mode(_) := "enforce"
 
 mode(rule) := found if {{
+	not rule in stops
 	found := modes.mode(rule)
 	found in {{"warn", "dryrun", "off"}}
 }}
@@ -125,7 +133,8 @@ def generate(members: Sequence[Member]) -> Mapping[str, str]:
 
 def _module(domain: Domain, members: Sequence[Member]) -> str:
     grant = "\n\tcount(granted) > 0" if domain in NEEDS_GRANT else ""
-    parts = [_HEAD.format(domain=domain, grant=grant)]
+    stops = ", ".join(f'"{rule}"' for rule in sorted(STOPS))
+    parts = [_HEAD.format(domain=domain, grant=grant, stops=f"{{{stops}}}")]
     parts.append(_union("evaluated", [f'evaluated contains "{m.id}" if {m.reference}.checked == true' for m in members]))
     parts.append(_union("denials", [_denial(m) for m in members if m.deny]))
     parts.append(_union("granted", [_grant(m) for m in members if m.grant]))

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from core.decision import DOMAINS
+from core.decision import DOMAINS, STOPS
 from core.errors import BadInput
 from core.inputs import MAX_INTEGER
 from core.names import check_name, shares_of
 
 Path = tuple[str, ...]
 """A place in the document: map keys and, for the items of keyed lists, their key (`policies.config_overlay`)."""
+
+MODE_SCOPES = ("tenant", "team", "namespace", "model")
+"""What narrows a mode, the widest first: this is their order of precedence too."""
+
+UNSTOPPABLE = "an emergency stop has no mode and no exemption; unfreeze what is frozen (portcullis unfreeze)"
 
 MAX_ITEMS = 10_000
 """Items of one list inside an item: everything beyond is a mistake or an attack on the process that reads it."""
@@ -31,6 +36,7 @@ _RESOURCE = re.compile(r"(?=.{1,253}/)[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]
 _REGISTRY = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?\Z")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
+_CALLER = re.compile(r"[!#-~]{1,160}\Z")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\Z")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)\Z")
 
@@ -96,6 +102,15 @@ def _share(text: str) -> None:
         )
 
 
+def check_model_scope(text: str) -> str:
+    """`text` itself when it is NAME or NAME@VERSION; BadInput otherwise."""
+    name, at, version = text.partition("@")
+    check_name(name, "model name")
+    if at:
+        check_name(version, "model version")
+    return text
+
+
 _ONE_LINE = _matching(_PRINTABLE, "printable text on one line")
 Name = Annotated[str, _reading(lambda text: check_name(text, "name"))]
 Namespace = Annotated[str, _matching(_NAMESPACE, "a namespace (RFC 1123 label: a-z, 0-9 and '-', at most 63)")]
@@ -107,7 +122,24 @@ Rate = Annotated[int, Field(ge=0, le=10_000_000)]
 Time = Annotated[str, _reading(unix)]
 Line = Annotated[str, Field(min_length=1, max_length=256), _ONE_LINE]
 Reason = Annotated[str, Field(min_length=1, max_length=1000), _ONE_LINE]
+ModelScope = Annotated[str, _reading(lambda text: check_model_scope(text))]
+"""`NAME` for every version of a model, `NAME@VERSION` for one."""
 HeaderName = Annotated[str, _matching(_HEADER_NAME, "a header name in lower case")]
+
+
+def check_target(text: str) -> str:
+    """`text` itself when it names what can be frozen; BadInput otherwise."""
+    kind, _, subject = text.partition(":")
+    if kind == "model":
+        check_model_scope(subject)
+    elif kind == "tenant":
+        check_name(subject, "tenant")
+    elif kind != "caller" or not _CALLER.match(subject):
+        raise BadInput(f"{text[:160]!r} cannot be frozen; write model:NAME, model:NAME@VERSION, caller:ID or tenant:NAME")
+    return text
+
+
+Target = Annotated[str, _reading(check_target)]
 
 
 class Section(BaseModel):
@@ -166,12 +198,19 @@ class GrantRule(Section):
 
 
 class ModeRule(Section):
-    """The mode of one rule: for everything, or narrowed. A namespace wins over a tenant, a tenant over the general one."""
+    """The mode of one rule: for everything, or narrowed by any of `tenant`, `team` (of that tenant), `namespace` and `model`.
+
+    The narrower wins: what names the model wins over what does not; where both or neither do, what names the namespace; then
+    the team; then the tenant; then the general one. `NAME@VERSION` wins over `NAME`. Of the modes that a workload's several
+    models bring, the strictest counts (enforce, warn, dryrun, off), so that one model cannot loosen what another is held to.
+    """
 
     rule: RuleId
     mode: Literal["enforce", "warn", "dryrun", "off"]
     tenant: Name | None = None
+    team: Name | None = None
     namespace: Namespace | None = None
+    model: ModelScope | None = None
 
 
 class ExemptionRule(Section):
@@ -186,6 +225,10 @@ class ExemptionRule(Section):
     expires: Time | None = None
     namespaces: Annotated[list[Namespace], Field(max_length=MAX_ITEMS)] = []
     """Empty: every namespace of the tenant."""
+    teams: Annotated[list[Name], Field(max_length=1000)] = []
+    """Empty: every team of the tenant."""
+    models: Annotated[list[ModelScope], Field(max_length=1000)] = []
+    """Empty: every model. Where a workload names several, each of them must be among these."""
     subjects: Annotated[list[Line], Field(min_length=1, max_length=1000)]
 
 
@@ -198,13 +241,23 @@ class ObligationRule(Section):
     headers: dict[HeaderName, Line] = {}
 
 
+class FreezeRule(Section):
+    """An emergency stop: of a model (`model:NAME`, `model:NAME@VERSION`), of a caller (`caller:ID`) or of the tenant itself."""
+
+    tenant: Name
+    target: Target
+    since: Time
+    reason: Reason
+
+
 class Document(Section):
-    """Everything an operator configures. The first five sections decide, the rest is the ground they stand on."""
+    """Everything an operator configures. The first six sections decide, the rest is the ground they stand on."""
 
     tenants: dict[Name, Tenant] = {}
     grants: list[GrantRule] = []
     modes: list[ModeRule] = []
     exemptions: list[ExemptionRule] = []
+    freezes: list[FreezeRule] = []
     obligations: list[ObligationRule] = []
     accelerators: dict[Resource, Share] = {}
     controller_namespaces: list[Namespace] = []
@@ -231,15 +284,19 @@ def problems(document: Document, rules: Collection[str] | None = None) -> Iterat
         yield from _scope_problems(document, mode, owners)
     for exemption in document.exemptions:
         yield from _exemption_problems(document, exemption, owners)
+    for freeze in document.freezes:
+        if freeze.target.startswith("tenant:") and freeze.target != f"tenant:{freeze.tenant}":
+            yield (
+                ("freezes", freeze_key(freeze.tenant, freeze.target), "tenant"),
+                "a tenant is frozen by a freeze of its own; tenant and target name the same one",
+            )
     for obligation in document.obligations:
         if obligation.tenant not in document.tenants:
             yield ("obligations", obligation.tenant), _unknown_tenant(obligation.tenant)
 
 
 def _unknown_rules(document: Document, rules: Collection[str]) -> Iterator[tuple[Path, str]]:
-    named: list[tuple[Path, str]] = [
-        (("modes", mode_key(mode.rule, mode.tenant, mode.namespace), "rule"), mode.rule) for mode in document.modes
-    ]
+    named: list[tuple[Path, str]] = [(("modes", mode_key(vars(mode)), "rule"), mode.rule) for mode in document.modes]
     named += [(("exemptions", exemption.id, "rule"), exemption.rule) for exemption in document.exemptions]
     for place, rule in named:
         if rule not in rules:
@@ -275,9 +332,13 @@ def _grant_problems(document: Document, grant: GrantRule) -> Iterator[tuple[Path
 
 
 def _scope_problems(document: Document, mode: ModeRule, owners: dict[str, tuple[str, str]]) -> Iterator[tuple[Path, str]]:
-    place = ("modes", mode_key(mode.rule, mode.tenant, mode.namespace))
+    place = ("modes", mode_key(vars(mode)))
+    if mode.rule in STOPS:
+        yield (*place, "rule"), UNSTOPPABLE
     if mode.tenant is not None and mode.tenant not in document.tenants:
         yield (*place, "tenant"), _unknown_tenant(mode.tenant)
+    if mode.team is not None:
+        yield from _team_problems(document, place, mode.tenant, mode.team)
     if mode.namespace is None:
         return
     if not mode.rule.startswith("admission/"):
@@ -291,6 +352,10 @@ def _exemption_problems(
     document: Document, exemption: ExemptionRule, owners: dict[str, tuple[str, str]]
 ) -> Iterator[tuple[Path, str]]:
     place = ("exemptions", exemption.id)
+    if exemption.rule in STOPS:
+        yield (*place, "rule"), UNSTOPPABLE
+    for team in exemption.teams:
+        yield from _team_problems(document, place, exemption.tenant, team)
     if exemption.tenant not in document.tenants:
         yield (*place, "tenant"), _unknown_tenant(exemption.tenant)
     if exemption.namespaces and not exemption.rule.startswith("admission/"):
@@ -301,11 +366,23 @@ def _exemption_problems(
             yield (*place, "namespaces"), f"namespace {namespace} belongs to {owner[0]}, not to {exemption.tenant}"
 
 
+def _team_problems(document: Document, place: Path, tenant: str | None, team: str) -> Iterator[tuple[Path, str]]:
+    if tenant is None:
+        yield (*place, "team"), f"several tenants may have a team {team}; name the tenant too"
+    elif tenant in document.tenants and team not in document.tenants[tenant].teams:
+        yield (*place, "team"), f"{tenant} has no team {team}; declare it under tenants.{tenant}.teams"
+
+
 def _unknown_tenant(name: str) -> str:
     return f"there is no tenant {name}; declare it under tenants"
 
 
-def mode_key(rule: str, tenant: str | None, namespace: str | None) -> str:
-    """How an item of `modes` is named in paths: `RULE`, `RULE[tenant=T]`, `RULE[namespace=N]` or `RULE[tenant=T,namespace=N]`."""
-    narrowed = ",".join(f"{key}={value}" for key, value in (("tenant", tenant), ("namespace", namespace)) if value is not None)
-    return f"{rule}[{narrowed}]" if narrowed else rule
+def mode_key(mode: Mapping[str, Any]) -> str:
+    """How an item of `modes` is named in paths: `RULE`, or `RULE[tenant=T,team=M,namespace=N,model=X]` with what narrows it."""
+    narrowed = ",".join(f"{key}={mode[key]}" for key in MODE_SCOPES if mode.get(key) is not None)
+    return f"{mode['rule']}[{narrowed}]" if narrowed else str(mode["rule"])
+
+
+def freeze_key(tenant: str, target: str) -> str:
+    """How an item of `freezes` is named in paths: `TENANT/TARGET`."""
+    return f"{tenant}/{target}"

@@ -15,22 +15,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.canonical import canonical
+from core.canonical import canonical, digest
 from core.errors import BadInput, ConfigError, NotFound
-from policies.config import Document, Path, mode_key, problems
+from policies.config import MODE_SCOPES, Document, Path, freeze_key, mode_key, problems
 
 IDENTITY: Mapping[str, tuple[str, ...]] = {
     "grants": ("id",),
     "exemptions": ("id",),
-    "modes": ("rule", "tenant", "namespace"),
+    "modes": ("rule", *MODE_SCOPES),
+    "freezes": ("tenant", "target"),
     "obligations": ("tenant",),
 }
 """Lists that merge item by item, and the fields that make an item the same one. Every other list is replaced whole."""
 
 MAX_DEPTH = 32
-_MODE_KEY = re.compile(
-    r"(?P<rule>[^\[\]]+)(?:\[(?:tenant=(?P<tenant>[^,\[\]]+))?,?(?:namespace=(?P<namespace>[^,\[\]]+))?\])?\Z"
-)
+_MODE_KEY = re.compile(r"(?P<rule>[^\[\]]+)(?:\[(?P<narrowed>[^\[\]]+)\])?\Z")
 _PART = re.compile(r'"(?P<quoted>[^"]*)"|(?P<plain>(?:[^."\[\]]|\[[^\[\]]*\])+)')
 
 
@@ -120,17 +119,26 @@ def item_key(section: str, item: Mapping[str, Any], *, where: str = "") -> str:
         optional = section == "modes" and field != "rule"
         if not (isinstance(value, str) and value) and not (optional and value is None):
             raise BadInput(f"every item of {section} needs {field!r} as text", where=where)
-    return mode_key(str(values[0]), values[1], values[2]) if section == "modes" else str(values[0])
+    if section == "modes":
+        return mode_key(item)
+    return freeze_key(str(values[0]), str(values[1])) if section == "freezes" else str(values[0])
 
 
 def identity(section: str, key: str) -> dict[str, Any]:
     """The fields behind an item's key: the inverse of `item_key`."""
+    if section == "freezes":
+        tenant, _, target = key.partition("/")
+        return {"tenant": tenant, "target": target}
     if section != "modes":
         return {IDENTITY[section][0]: key}
     match = _MODE_KEY.match(key)
-    found = {name: value for name, value in match.groupdict().items() if value is not None} if match else {}
-    if "rule" not in found or mode_key(found["rule"], found.get("tenant"), found.get("namespace")) != key:
-        raise BadInput(f"{key[:120]!r} names no mode; write RULE or RULE[tenant=T,namespace=N]")
+    found = {"rule": match["rule"]} if match else {}
+    for part in (match["narrowed"] or "").split(",") if match else ():
+        name, equals, value = part.partition("=")
+        if equals and value:
+            found[name] = value
+    if not found or mode_key(found) != key:
+        raise BadInput(f"{key[:120]!r} names no mode; write RULE or RULE[tenant=T,team=M,namespace=N,model=X] in this order")
     return found
 
 
@@ -155,6 +163,11 @@ def overlay(layers: Iterable[Layer]) -> dict[str, Any]:
     for layer in layers:
         result = merge(result, layer.keyed)
     return result
+
+
+def revision(merged: Mapping[str, Any]) -> str:
+    """The digest of a keyed document, over the digests of its sections: the sections that did not change need not be read again."""
+    return digest({section: digest(value) for section, value in listed(merged).items()})
 
 
 def validate(merged: Mapping[str, Any], layers: Iterable[Layer], rules: Collection[str] | None = None) -> Document:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from core.canonical import canonical, sha256
-from core.decision import DOMAINS, MANDATORY, NEEDS_GRANT, Decision, Domain, Violation
+from core.decision import DOMAINS, MANDATORY, NEEDS_GRANT, STOPS, Decision, Domain, Violation
 from core.errors import BadInput, ConfigError
 from core.ids import uuid7
 from core.settings import Policy, Settings
@@ -212,6 +212,11 @@ class _Pending:
         missing = [rule for rule in MANDATORY[self.domain] if rule not in answer.evaluated or rule not in asked]
         missing += [rule for rule in asked if rule not in answer.evaluated and rule not in missing]
         found = [own_violation("policy/mandatory", "mandatory", rule=rule) for rule in missing]
+        found += [
+            own_violation("engine/error", problem=f"it let {entry.rule} pass, which no mode and no exemption can weaken")
+            for entry in answer.warnings
+            if entry.rule in STOPS
+        ]
         if not found and not told and self.domain in NEEDS_GRANT and not self._granted(answer):
             found.append(own_violation("policy/grant"))
         if not found and not told and answer.allow is not True:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from core import yamlread
-from core.canonical import digest
 from core.errors import BadInput, ConfigError, Conflict, Forbidden, NotFound, PortcullisError
 from core.inputs import AdmissionConfig, GatewayConfig, LineageConfig, WeightsConfig
 from core.names import ModelRef
@@ -41,7 +40,7 @@ MAX_REASON = 1000
 MAX_PATH = 512
 
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
-ChangeKind = Literal["config_change", "exemption"]
+ChangeKind = Literal["config_change", "exemption", "freeze"]
 ExemptionState = Literal["active", "expired", "ownerless", "incomplete"]
 
 
@@ -66,14 +65,18 @@ class ListedExemption:
 
 
 @dataclass(frozen=True, slots=True)
-class _Intent:
-    """Why a change is made, as it is recorded."""
+class Intent:
+    """Why a change is made, as it is recorded. `subject` is what the record is about, where that is not the path; `path` and
+    `subject` stand in the record, so a person in them is a reference."""
 
     kind: ChangeKind
     action: str
     path: str
     author: Principal
     reason: str
+    subject: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class ConfigStore:
@@ -100,7 +103,7 @@ class ConfigStore:
         self._recorder = recorder
         self._places = (DEFAULTS, *files)
         self._clock = clock
-        self._home = home
+        self.home = home
         self._rules = rules
         self._max_age = max_age_seconds
         self._lock = asyncio.Lock()
@@ -111,17 +114,17 @@ class ConfigStore:
 
     # --- the port ----------------------------------------------------------------------------------------------------
 
-    async def admission(self, namespace: str) -> AdmissionConfig:
-        return await (await self._current()).admission(namespace)
+    async def admission(self, namespace: str, *, subject: str, caller: str, models: Sequence[ModelRef]) -> AdmissionConfig:
+        return await (await self._current()).admission(namespace, subject=subject, caller=caller, models=models)
 
-    async def gateway(self, tenant: str, ref: ModelRef) -> GatewayConfig:
-        return await (await self._current()).gateway(tenant, ref)
+    async def gateway(self, principal: Principal, ref: ModelRef) -> GatewayConfig:
+        return await (await self._current()).gateway(principal, ref)
 
-    async def weights(self, tenant: str, ref: ModelRef) -> WeightsConfig:
-        return await (await self._current()).weights(tenant, ref)
+    async def weights(self, principal: Principal, ref: ModelRef) -> WeightsConfig:
+        return await (await self._current()).weights(principal, ref)
 
-    async def lineage(self, tenant: str) -> LineageConfig:
-        return await (await self._current()).lineage(tenant)
+    async def lineage(self, principal: Principal, ref: ModelRef) -> LineageConfig:
+        return await (await self._current()).lineage(principal, ref)
 
     async def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int:
         return (await self._current()).requests_per_minute(tenant, team, key_id)
@@ -141,6 +144,23 @@ class ConfigStore:
     async def effective(self) -> Document:
         """The typed configuration that decisions are made with."""
         return (await self._current()).document
+
+    async def latest(self) -> Document:
+        """The typed configuration that the sources hold now, whatever decisions are made with yet."""
+        return (await self._latest_effective())[1]
+
+    async def version(self) -> int:
+        """The number of the latest change made through this store or another one."""
+        return await self._version()
+
+    async def holds(self, path: Path) -> bool:
+        """Whether the database's own document (not a file or a default) has something at `path`."""
+        _, stored = await self._latest()
+        try:
+            overlay.get(stored, path)
+        except NotFound:
+            return False
+        return True
 
     async def show(self, path: str | None = None) -> Any:
         """The effective configuration as data, or the part of it at `path`. NotFound when nothing is configured there."""
@@ -173,16 +193,16 @@ class ConfigStore:
         The whole effective configuration is validated first, the change is recorded, then it is saved. Raises BadInput,
         ConfigError (it was unusable before), Conflict (somebody else was quicker), Forbidden, EvidenceUnavailable.
         """
-        parts = overlay.parse_path(path)
+        parts = _editable(path)
         clean = overlay.plain(value, where=path)
-        intent = _Intent(_kind(parts), "set", overlay.show_path(parts), author, reason)
-        return await self._change(lambda document: overlay.put(document, parts, clean), intent, expected_version)
+        intent = Intent(_kind(parts), "set", overlay.show_path(parts), author, reason)
+        return await self.apply(lambda document: overlay.put(document, parts, clean), intent, expected_version)
 
     async def unset(self, path: str, *, author: Principal, reason: str, expected_version: int | None = None) -> int:
         """Takes back what `set` said at `path`; files and defaults show through again. NotFound when nothing was set there."""
-        parts = overlay.parse_path(path)
-        intent = _Intent(_kind(parts), "unset", overlay.show_path(parts), author, reason)
-        return await self._change(lambda document: overlay.drop(document, parts), intent, expected_version)
+        parts = _editable(path)
+        intent = Intent(_kind(parts), "unset", overlay.show_path(parts), author, reason)
+        return await self.apply(lambda document: overlay.drop(document, parts), intent, expected_version)
 
     async def add_exemption(
         self,
@@ -220,8 +240,8 @@ class ConfigStore:
             raise Conflict(
                 "an exemption with this id exists; choose another id or revoke that one", where=overlay.show_path(path)
             )
-        intent = _Intent("exemption", "add", overlay.show_path(path), author, reason)
-        return await self._change(lambda document: overlay.put(document, path, item), intent, None)
+        intent = Intent("exemption", "add", overlay.show_path(path), author, reason)
+        return await self.apply(lambda document: overlay.put(document, path, item), intent)
 
     async def list_exemptions(self, tenant: str | None = None) -> list[ListedExemption]:
         """Every exemption (of one tenant), with its state at this moment."""
@@ -238,12 +258,13 @@ class ConfigStore:
             raise NotFound("there is no such exemption", where=where)
         below = overlay.overlay(await asyncio.to_thread(self._file_layers))
         ended = show_time(self._clock.now_unix())
-        intent = _Intent("exemption", "revoke", where, author, reason)
+        intent = Intent("exemption", "revoke", where, author, reason)
         if id in below.get("exemptions", {}):
-            return await self._change(lambda document: overlay.put(document, (*path, "expires"), ended), intent, None)
-        return await self._change(lambda document: overlay.drop(document, path), intent, None)
+            return await self.apply(lambda document: overlay.put(document, (*path, "expires"), ended), intent)
+        return await self.apply(lambda document: overlay.drop(document, path), intent)
 
-    async def _change(self, edit: Edit, intent: _Intent, expected_version: int | None) -> int:
+    async def apply(self, edit: Edit, intent: Intent, expected_version: int | None = None) -> int:
+        """Changes the database's document by `edit`: validated whole, recorded, saved; the version that holds it. Raises as `set`."""
         _check_intent(intent)
         version, stored = await self._latest()
         if expected_version is not None and expected_version != version:
@@ -264,9 +285,9 @@ class ConfigStore:
                 kind=intent.kind,
                 actor=actor,
                 tenant=intent.author.tenant,
-                subject=f"config/{intent.path}",
-                digests={"config_before": digest(overlay.listed(before)), "config": digest(overlay.listed(after))},
-                details={"action": intent.action, "version": version + 1},
+                subject=intent.subject or f"config/{intent.path}",
+                digests={"config_before": overlay.revision(before), "config": overlay.revision(after), **intent.digests},
+                details={"action": intent.action, "version": version + 1, **intent.details},
             )
         )
         row = ConfigVersion(
@@ -297,13 +318,13 @@ class ConfigStore:
             raise
 
     def _check_scope(self, before: dict[str, Any], after: dict[str, Any], author: Principal) -> None:
-        if self._home is None or author.tenant == self._home:
+        if self.home is None or author.tenant == self.home:
             return
         for change in overlay.differences(before, after):
             path = overlay.parse_path(change.path)
             if _tenants_of(path, before, after) != {author.tenant}:
                 raise Forbidden(
-                    f"only operators of {self._home} may change what is not {author.tenant}'s own", where=change.path
+                    f"only operators of {self.home} may change what is not {author.tenant}'s own", where=change.path
                 )
 
     # --- sources -----------------------------------------------------------------------------------------------------
@@ -338,7 +359,8 @@ class ConfigStore:
 
     def _build(self, layers: Sequence[Layer]) -> Lookup:
         merged = overlay.overlay(layers)
-        return Lookup(overlay.validate(merged, layers, self._rules), overlay.listed(merged), self._commitments)
+        document = overlay.validate(merged, layers, self._rules)
+        return Lookup(document, overlay.revision(merged), self._commitments, home=self.home)
 
     async def _version(self) -> int:
         async with self._database.session(reading=True) as session:
@@ -403,6 +425,14 @@ def state_of(rule: ExemptionRule, now_unix: int) -> ExemptionState:
     return "active" if unix(rule.expires) > now_unix else "expired"
 
 
+def _editable(path: str) -> Path:
+    """The path of a value that `set` and `unset` may change."""
+    parts = overlay.parse_path(path)
+    if parts[0] == "freezes":
+        raise BadInput("a freeze is made and lifted by portcullis freeze and unfreeze only", where=path)
+    return parts
+
+
 def _kind(path: Path) -> ChangeKind:
     return "exemption" if path[0] == "exemptions" else "config_change"
 
@@ -413,7 +443,7 @@ def _its_own(error: ConfigError, path: str) -> BadInput:
     return BadInput(error.message, where=place or path)
 
 
-def _check_intent(intent: _Intent) -> None:
+def _check_intent(intent: Intent) -> None:
     if not EDITORS & intent.author.roles:
         raise Forbidden(f"changing the configuration needs one of the roles {', '.join(sorted(EDITORS))}")
     if not intent.reason.strip() or len(intent.reason) > MAX_REASON or not intent.reason.isprintable():

@@ -128,7 +128,7 @@ class KeyRelease:
             async with asyncio.timeout(FACTS_SECONDS):
                 asked.actor = await self._commitments.ref(tenant, asked.principal.id)
                 model = await self._registry.model(tenant, ref)
-                config = await self._config.weights(tenant, ref)
+                config = await self._config.weights(asked.principal, ref)
         except TimeoutError as error:
             raise Unavailable("the facts for the decision did not come in time") from error
         request = WeightsRequest(

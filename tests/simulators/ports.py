@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,16 +124,16 @@ class MemoryConfig:
     rpm: int = 60
     table: dict[str, int] = field(default_factory=lambda: {"nvidia.com/gpu": SHARES_PER_GPU})
 
-    async def admission(self, namespace: str) -> AdmissionConfig:
+    async def admission(self, namespace: str, *, subject: str, caller: str, models: Sequence[ModelRef]) -> AdmissionConfig:
         return self.admission_config
 
-    async def gateway(self, tenant: str, ref: ModelRef) -> GatewayConfig:
+    async def gateway(self, principal: Principal, ref: ModelRef) -> GatewayConfig:
         return self.gateway_config
 
-    async def weights(self, tenant: str, ref: ModelRef) -> WeightsConfig:
+    async def weights(self, principal: Principal, ref: ModelRef) -> WeightsConfig:
         return self.weights_config
 
-    async def lineage(self, tenant: str) -> LineageConfig:
+    async def lineage(self, principal: Principal, ref: ModelRef) -> LineageConfig:
         return self.lineage_config
 
     async def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int:

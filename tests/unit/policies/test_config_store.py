@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import BadInput, ConfigError, Conflict, EvidenceUnavailable, Forbidden, NotFound, Unavailable
-from core.inputs import ImageSource, Obligations
+from core.inputs import AdmissionConfig, ImageSource, Obligations
 from core.names import SHARES_PER_GPU, ModelRef
 from core.principal import Principal
 from policies.config import show_time
@@ -50,6 +51,16 @@ obligations:
 """
 
 
+async def namespace(
+    store: ConfigStore, name: str, *, subject: str = "Deployment/chat", models: Sequence[ModelRef] = (LLAMA,)
+) -> AdmissionConfig:
+    return await store.admission(name, subject=subject, caller="ann", models=models)
+
+
+def caller(tenant: str, team: str | None = "vision", id: str = "key:K1") -> Principal:
+    return Principal(id, "caller", tenant, team=team)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "config"
@@ -74,7 +85,7 @@ def bench(database: Database, folder: Path) -> Bench:
 
 
 async def test_admission_finds_what_concerns_a_namespace(bench: Bench) -> None:
-    found = await bench.store().admission("vision-prod")
+    found = await namespace(bench.store(), "vision-prod")
     assert (found.tenant, found.team, found.required_approvals) == ("acme", "vision", 3)
     assert found.gpu_limit_shares == 4 * SHARES_PER_GPU
     assert found.images == [ImageSource(registry="registry.acme.example", repository="ml")]
@@ -88,39 +99,41 @@ async def test_admission_finds_what_concerns_a_namespace(bench: Bench) -> None:
 
 async def test_nothing_of_a_person_travels(bench: Bench) -> None:
     store = bench.store()
-    text = (await store.admission("vision-prod")).model_dump_json() + (await store.gateway("acme", LLAMA)).model_dump_json()
+    text = (await namespace(store, "vision-prod")).model_dump_json() + (
+        await store.gateway(caller("acme"), LLAMA)
+    ).model_dump_json()
     assert "ann" not in text
     assert "key:K1" not in text
     assert "migration" not in text
 
 
 async def test_a_namespace_of_nobody_has_no_tenant_and_no_limit(bench: Bench) -> None:
-    found = await bench.store().admission("kube-public")
+    found = await namespace(bench.store(), "kube-public")
     assert (found.tenant, found.team, found.gpu_limit_shares, found.images) == (None, None, None, [])
     assert found.modes == {"admission/approved-model": "dryrun"}
 
 
 async def test_the_narrower_mode_wins_and_enforce_is_silent(bench: Bench) -> None:
     store = bench.store()
-    assert (await store.admission("vision-dev")).modes == {"admission/approved-model": "warn"}
-    assert (await store.admission("vision-prod")).modes == {}
-    assert (await store.admission("other-prod")).modes == {"admission/approved-model": "dryrun"}
-    assert (await store.gateway("acme", LLAMA)).modes == {"gateway/purpose": "warn"}
-    assert (await store.gateway("other", LLAMA)).modes == {}
+    assert (await namespace(store, "vision-dev")).modes == {"admission/approved-model": "warn"}
+    assert (await namespace(store, "vision-prod")).modes == {}
+    assert (await namespace(store, "other-prod")).modes == {"admission/approved-model": "dryrun"}
+    assert (await store.gateway(caller("acme"), LLAMA)).modes == {"gateway/purpose": "warn"}
+    assert (await store.gateway(caller("other"), LLAMA)).modes == {}
 
 
 async def test_grants_are_those_of_tenant_model_version_and_domain(bench: Bench) -> None:
     store = bench.store()
-    assert [grant.id for grant in (await store.gateway("acme", LLAMA)).grants] == ["all-llama", "vision-llama"]
-    assert [grant.id for grant in (await store.gateway("acme", ModelRef("llama-3", "8"))).grants] == ["all-llama"]
-    assert (await store.gateway("other", LLAMA)).grants == []
-    assert [grant.id for grant in (await store.weights("acme", LLAMA)).grants] == ["keys"]
-    granted = (await store.gateway("acme", LLAMA)).grants[1]
+    assert [grant.id for grant in (await store.gateway(caller("acme"), LLAMA)).grants] == ["all-llama", "vision-llama"]
+    assert [grant.id for grant in (await store.gateway(caller("acme"), ModelRef("llama-3", "8"))).grants] == ["all-llama"]
+    assert (await store.gateway(caller("other"), LLAMA)).grants == []
+    assert [grant.id for grant in (await store.weights(caller("acme"), LLAMA)).grants] == ["keys"]
+    granted = (await store.gateway(caller("acme"), LLAMA)).grants[1]
     assert granted.callers == [await MemoryCommitments().ref("acme", "key:K1")]
-    assert (await store.gateway("acme", LLAMA)).obligations == Obligations(
+    assert (await store.gateway(caller("acme"), LLAMA)).obligations == Obligations(
         max_tokens=2048, log_retention_days=183, headers={"x-ai-notice": "generated"}
     )
-    assert (await store.gateway("other", LLAMA)).obligations == Obligations()
+    assert (await store.gateway(caller("other"), LLAMA)).obligations == Obligations()
 
 
 async def test_the_narrowest_rate_limit_holds(bench: Bench) -> None:
@@ -153,8 +166,8 @@ async def test_set_changes_the_revision_and_is_recorded_without_names(bench: Ben
     after = await store.refresh()
     assert version == 1
     assert after != before
-    assert (await store.admission("vision-prod")).gpu_limit_shares == SHARES_PER_GPU // 2
-    assert (await store.admission("vision-prod")).revision == after
+    assert (await namespace(store, "vision-prod")).gpu_limit_shares == SHARES_PER_GPU // 2
+    assert (await namespace(store, "vision-prod")).revision == after
     (entry,) = bench.recorder.entries
     assert entry.kind == "config_change"
     assert entry.digests == {"config_before": before, "config": after}
@@ -219,9 +232,9 @@ async def test_an_old_version_is_a_conflict(bench: Bench) -> None:
 
 async def test_another_process_sees_a_change_and_a_file(bench: Bench) -> None:
     one, two = bench.store(), bench.store()
-    assert (await two.admission("speech-prod")).gpu_limit_shares == 3 * SHARES_PER_GPU // 7
+    assert (await namespace(two, "speech-prod")).gpu_limit_shares == 3 * SHARES_PER_GPU // 7
     await one.set("tenants.acme.teams.speech.gpu_quota", 2, author=OPERATOR, reason="more work")
-    assert (await two.admission("speech-prod")).gpu_limit_shares == 2 * SHARES_PER_GPU
+    assert (await namespace(two, "speech-prod")).gpu_limit_shares == 2 * SHARES_PER_GPU
     (bench.folder / "zz.yaml").write_text("requests_per_minute: 7")
     assert await two.requests_per_minute("nobody", None, "K") == 7
 
@@ -230,37 +243,37 @@ async def test_answers_are_kept_for_the_age_and_not_longer(bench: Bench, monkeyp
     now = [1000.0]
     monkeypatch.setattr("policies.store.time.monotonic", lambda: now[0])
     store = bench.store(max_age_seconds=0.5)
-    first = await store.admission("vision-prod")
+    first = await namespace(store, "vision-prod", subject="Job/train")
     (bench.folder / "zz.yaml").write_text("controller_namespaces: [kube-system, gpu-operator]")
     now[0] += 0.49
-    assert await store.admission("vision-prod") is first
+    assert await namespace(store, "vision-prod", subject="Job/train") is first
     now[0] += 0.02
-    assert (await store.admission("vision-prod")).controller_namespaces == ["kube-system", "gpu-operator"]
+    assert (await namespace(store, "vision-prod", subject="Job/train")).controller_namespaces == ["kube-system", "gpu-operator"]
 
 
 async def test_an_erased_person_is_asked_for_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     store = bench.store()
-    old = (await store.gateway("acme", LLAMA)).grants[1].callers
+    old = (await store.gateway(caller("acme"), LLAMA)).grants[1].callers
 
     async def fresh(self: Any, tenant: str, person: str) -> str:
         return "ref:new-salt"
 
     monkeypatch.setattr(MemoryCommitments, "ref", fresh)
-    assert (await store.gateway("acme", LLAMA)).grants[1].callers == ["ref:new-salt"] != old
+    assert (await store.gateway(caller("acme"), LLAMA)).grants[1].callers == ["ref:new-salt"] != old
 
 
 async def test_a_source_that_breaks_refuses_answers_until_it_is_whole(bench: Bench) -> None:
     store = bench.store()
-    await store.admission("vision-prod")
+    await namespace(store, "vision-prod")
     broken = bench.folder / "zz.yaml"
     broken.write_text("tenants: {acme: {teams: {vision: {gpu_qouta: 4}}}}")
     for _ in range(2):
         with pytest.raises(ConfigError) as caught:
-            await store.admission("vision-prod")
+            await namespace(store, "vision-prod")
         assert str(broken) in caught.value.where
         assert "tenants.acme.teams.vision.gpu_qouta" in caught.value.where
     broken.unlink()
-    assert (await store.admission("vision-prod")).team == "vision"
+    assert (await namespace(store, "vision-prod")).team == "vision"
 
 
 async def test_a_missing_folder_refuses(bench: Bench) -> None:
@@ -286,7 +299,7 @@ async def test_a_database_that_is_gone_refuses_what_was_known(bench: Bench, monk
 
     monkeypatch.setattr(bench.database, "session", gone)
     with pytest.raises(Unavailable):
-        await store.admission("vision-prod")
+        await namespace(store, "vision-prod")
 
 
 async def test_a_configmap_mount_is_read_once(bench: Bench) -> None:
@@ -417,11 +430,11 @@ async def test_exemptions_are_added_listed_and_revoked(bench: Bench) -> None:
     await store.add_exemption(**EXEMPTION, author=OPERATOR)
     states = {found.exemption.id: found.state for found in await store.list_exemptions("acme")}
     assert states == {"EX-1": "active", "EX-2": "ownerless", "EX-9": "active"}
-    assert [e.id for e in (await store.admission("vision-dev")).exemptions] == ["EX-2", "EX-9"]
+    assert [e.id for e in (await namespace(store, "vision-dev")).exemptions] == ["EX-2", "EX-9"]
     bench.clock.now = 1_801_353_600
     assert {f.exemption.id: f.state for f in await store.list_exemptions()}["EX-1"] == "expired"
     await store.revoke_exemption("EX-9", author=OPERATOR, reason="done")
-    assert [e.id for e in (await store.admission("vision-dev")).exemptions] == ["EX-2"]
+    assert [e.id for e in (await namespace(store, "vision-dev")).exemptions] == ["EX-2"]
     assert [(e.kind, e.details["action"]) for e in bench.recorder.entries] == [("exemption", "add"), ("exemption", "revoke")]
 
 
@@ -430,7 +443,7 @@ async def test_an_exemption_of_a_file_ends_when_it_is_revoked(bench: Bench) -> N
     await store.revoke_exemption("EX-1", author=OPERATOR, reason="migrated")
     found = {f.exemption.id: f for f in await store.list_exemptions()}["EX-1"]
     assert (found.state, found.exemption.expires) == ("expired", show_time(bench.clock.now))
-    assert (await store.admission("vision-prod")).exemptions[0].expires_unix == bench.clock.now
+    assert (await namespace(store, "vision-prod")).exemptions[0].expires_unix == bench.clock.now
 
 
 BAD_EXEMPTIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {

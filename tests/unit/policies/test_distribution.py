@@ -46,7 +46,7 @@ def test_the_same_rules_are_the_same_bytes(loaded: Loaded, signed: bytes) -> Non
     found = read(signed, key=PUBLIC)
     assert found.revision == loaded.bundle.revision == load_embedded().revision
     assert found.signed
-    assert found.about["rules"]["gateway"] == ["gateway/model-access", "gateway/purpose"]
+    assert found.about["rules"]["gateway"] == ["gateway/frozen", "gateway/model-access", "gateway/purpose"]
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(signed))) as archive:
         assert {(entry.mtime, entry.uid, entry.mode) for entry in archive} == {(0, 0, 0o644)}
 

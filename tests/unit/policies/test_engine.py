@@ -172,8 +172,27 @@ def test_only_literal_true_counts_as_checked(make: Make, value: str) -> None:
     assert decision.code == "policy/mandatory"
 
 
+@pytest.mark.parametrize("mode", ["warn", "dryrun", "off"])
+def test_no_mode_and_no_exemption_weakens_an_emergency_stop(make: Make, mode: str) -> None:
+    exempt = {"id": "x1", "rule": "admission/frozen", "subjects": ["*"]}
+    document = trees.admission_input(40320, modes={"admission/frozen": mode, "admission/gpu-quota": "off"}, exemptions=[exempt])
+    decision = make(admission__frozen=trees.ADMISSION_BODY).decide("admission", document)
+    assert not decision.allow
+    assert [(v.rule, v.mode) for v in decision.violations] == [("admission/frozen", "enforce")]
+    assert decision.warnings == ()
+
+
+def test_an_engine_that_weakens_an_emergency_stop_is_not_believed(tmp_path: Path) -> None:
+    warned = [{"rule": "admission/frozen", "mode": "warn", "path": "", "args": {}}]
+    decision = _scripted(tmp_path, {**ALLOWED, "warnings": warned}).decide("admission", trees.admission_input())
+    assert not decision.allow
+    assert [v.rule for v in decision.violations] == ["engine/error"]
+
+
 def test_domain_without_any_rule_denies(make: Make) -> None:
-    decision = make(gateway__model_access=None, gateway__purpose=None).decide("gateway", trees.gateway_input())
+    decision = make(gateway__frozen=None, gateway__model_access=None, gateway__purpose=None).decide(
+        "gateway", trees.gateway_input()
+    )
     assert not decision.allow
     assert {v.args["rule"] for v in decision.violations} == set(MANDATORY["gateway"])
 

@@ -80,7 +80,9 @@ def files(**changes: str | None) -> dict[str, str]:
     bodies["admission/approved-images"] = SILENT_BODY
     bodies["admission/approved-model"] = SILENT_BODY
     bodies["admission/encrypted-weights"] = SILENT_BODY
+    bodies["admission/frozen"] = SILENT_BODY
     bodies["admission/namespace-isolation"] = SILENT_BODY
+    bodies["gateway/frozen"] = SILENT_BODY
     bodies["gateway/purpose"] = SILENT_BODY
     bodies.update({name.replace("__", "/").replace("_", "-"): body for name, body in changes.items()})
     for rule, body in bodies.items():

@@ -51,7 +51,7 @@ class World:
             raise Unavailable("the database does not answer")
         return self.model_fact
 
-    async def weights(self, tenant: str, ref: ModelRef) -> WeightsConfig:
+    async def weights(self, principal: Principal, ref: ModelRef) -> WeightsConfig:
         return WeightsConfig(revision="c1", grants=self.grants)
 
 
