@@ -10,18 +10,22 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Query, Response
 
-from api.access import By, Here, at_home
+from api.access import By, Door, Here, at_home
 from api.compose import Management
+from api.explain import explained
 from api.routing import Routes
 from core.errors import BadInput, NotFound
 from core.principal import Principal
 from evidence import report
 from evidence.reader import Reader, Stored
+from identity.roles import require
 
 routes = Routes("/api/v1", "evidence")
 READERS = ("admin", "auditor", "operator")
 PAGE = 256
 MAX_LIMIT = 500
+EXPLAINING = asyncio.Semaphore(1)
+"""An explanation decides some hundred times: one at a time, so that readers cannot keep the management API from its work."""
 
 
 def _reader(here: Management) -> Reader:
@@ -62,9 +66,16 @@ def _newest(reader: Reader, tenant: str, kind: str | None, before: int | None, l
 
 
 @routes.get("/decisions/{id}", *READERS)
-async def decision(here: Here, by: By, id: str) -> Any:
-    """One record, by its own id or its decision's."""
-    return (await _own(here, by, id)).record
+async def decision(here: Here, door: Door, by: By, id: str, explain: bool = False) -> Any:
+    """One record, by its own id or its decision's. `explain=true` (admin or auditor, for it shows the input) adds why it came out so."""
+    record = (await _own(here, by, id)).record
+    if not explain:
+        return record
+    require(by, "admin", "auditor")
+    async with EXPLAINING:
+        folder = Path(here.settings.evidence.dir)
+        told = await asyncio.to_thread(explained, folder, record["id"], lambda: door.engine)
+    return {**record, "explanation": told.as_json()}
 
 
 @routes.get("/evidence/{id}/proof", *READERS)

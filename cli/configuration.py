@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.coverage import day, traffic_of
 from cli.session import read_value, session, table
 from core.names import show_gpus
 
@@ -138,20 +139,38 @@ def add(
 
 
 @exemption.command("list")
-def list_exemptions(context: typer.Context) -> None:
-    """Every exemption, and whether it counts now."""
+def list_exemptions(
+    context: typer.Context,
+    uses: Annotated[
+        bool, typer.Option("--uses", help="Also how often each was used and when last, from the evidence log")
+    ] = False,
+) -> None:
+    """Every exemption, and whether it counts now; with --uses those that nobody needs show, to be ended."""
 
     async def work(management: Management, _: Principal) -> Any:
         return await management.config.list_exemptions()
 
     found = session(context).run(work)
-    shown = table("ID", "RULE", "STATE", "EXPIRES", "TICKET", "SUBJECTS")
+    used = _uses(context) if uses else {}
+    shown = table("ID", "RULE", "STATE", "EXPIRES", "TICKET", "SUBJECTS", *(("USES", "LAST USED") if uses else ()))
     rows = []
     for item in found:
         e = item.exemption
-        rows.append({**e.model_dump(mode="json"), "state": item.state})
-        shown.add_row(e.id, e.rule, item.state, str(e.expires or ""), e.ticket or "", ", ".join(e.subjects))
+        count, last = used.get(e.id, (0, None))
+        rows.append(
+            {**e.model_dump(mode="json"), "state": item.state, **({"uses": count, "last_used_unix": last} if uses else {})}
+        )
+        more = (str(count), day(last)) if uses else ()
+        shown.add_row(e.id, e.rule, item.state, str(e.expires or ""), e.ticket or "", ", ".join(e.subjects), *more)
     session(context).result(rows, shown)
+
+
+def _uses(context: typer.Context) -> dict[str, tuple[int, int | None]]:
+    """By exemption: the decisions in which it covered something, and the time of the last, over the whole log."""
+    traffic, lost = traffic_of(session(context), None)
+    if lost:
+        session(context).say(f"{lost} decisions cannot be opened whole, so some uses may be missing")
+    return {name: (uses.count, uses.last_unix) for name, uses in traffic.exemptions.items()}
 
 
 @exemption.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cli.policy import Extra, asked_engine
@@ -192,7 +193,8 @@ def rows(explanation: Explanation) -> Table:
     for rule in explanation.rules:
         facts = _facts(rule.reads)
         more = [f"and {len(facts) - MAX_READS} more (--json shows all)"] if len(facts) > MAX_READS else []
-        shown.add_row(rule.id, _verdict(rule), "\n".join([*facts[:MAX_READS], *more]))
+        # Escaped: what stands in an input is no markup.
+        shown.add_row(rule.id, escape(_verdict(rule)), escape("\n".join([*facts[:MAX_READS], *more])))
     return shown
 
 

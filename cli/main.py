@@ -18,6 +18,7 @@ from cli import (
     api,
     bundle,
     configuration,
+    coverage,
     evidence,
     explain,
     gateway,
@@ -46,6 +47,7 @@ app = typer.Typer(
 policy.app.add_typer(bundle.app, name="bundle")
 policy.app.command("whatif")(whatif.whatif)
 policy.app.command("explain")(explain.explain)
+policy.app.command("coverage")(coverage.coverage)
 app.add_typer(policy.app, name="policy")
 app.add_typer(configuration.config, name="config")
 app.add_typer(configuration.exemption, name="exemption")

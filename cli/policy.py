@@ -183,7 +183,7 @@ def run_tests(
 
 def _told(here: Session, run: TestRun, *, covered: bool, fail_under: int | None) -> int:
     """Prints one run; gives the exit status."""
-    from policies.coverage import ranges
+    from policies.covered import ranges
 
     failed = [r for r in run.results if r.passed is False]
     rows = [

@@ -112,13 +112,14 @@ def _window(since: str | None, start: str | None, end: str | None) -> tuple[int 
     from cli.evidence import seconds_of
 
     if start is None and end is None:
-        return _ago(since or DEFAULT_SINCE), None
+        return ago(since or DEFAULT_SINCE), None
     if since is not None:
         raise BadInput("--since goes without --from and --to: the one counts back from now, the others name days")
     return seconds_of(start), seconds_of(end, after=1)
 
 
-def _ago(text: str) -> int:
+def ago(text: str) -> int:
+    """The second that lies so long back (30m, 12h, 7d, 4w). BadInput for what is no length of time."""
     match = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
     if match is None:
         raise BadInput(f"{text[:40]!r} is no length of time; write 30m, 12h, 7d or 4w", where="--since")

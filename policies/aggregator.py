@@ -104,10 +104,15 @@ path(element) := element.path if {{
 
 default args(_) := {{}}
 
-args(element) := element.args if {{
+args(element) := {{name: listed(value) | some name, value in element.args}} if {{
 	is_object(element)
 	is_object(element.args)
 }}
+
+# A set is an array in JSON, and each engine writes it in an order of its own.
+listed(value) := sort(value) if is_set(value)
+
+listed(value) := value if not is_set(value)
 
 default message(_) := {{}}
 

@@ -1,146 +1,126 @@
-"""Which lines of the rules their tests evaluated, as regorus counts them.
-
-A rule's lines count only where its own folder's tests reached them; a library's wherever any test did. A line of a body counts when
-it was evaluated, the line of a head when the head was, which is after its body held. regorus counts by line, so the modules are
-evaluated with each body on a line of its own; a line counts when all that stands on it does. And it evaluates a whole package for a
-rule that is named through an import, so imports are written out.
+"""What real traffic shows of the rules: how often each was evaluated and spoke, which never does, which always does; and each
+exemption's uses. Counted from decisions as the evidence log keeps them, in one pass; what stays in memory is a count per rule and id.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from core.errors import ConfigError
-from policies.embedded import build
-from policies.program import Node, bounds, read_module
-from policies.syntax import dotted, line_of, parse
-from policies.tree import Source
+from core.decision import DOMAINS
+from policies.catalogue import Catalogue
+
+State = Literal["never evaluated", "never fired", "always fires", "fires", "not in force"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileCoverage:
-    """One module. `rule` is None for a library. Lines begin at 1."""
+@dataclass
+class RuleTraffic:
+    """Decisions, not entries: a rule that denies one request for three reasons has denied once.
 
-    file: str
-    rule: str | None
-    covered: tuple[int, ...]
-    missed: tuple[int, ...]
+    `evaluated`: it was checked, or it spoke without being. `fired`: it found something, whatever came of it.
+    """
+
+    rule: str
+    in_force: bool = True
+    evaluated: int = 0
+    fired: int = 0
+    denied: int = 0
+    warned: int = 0
+    dryrun: int = 0
+    exempted: int = 0
+    last_fired_unix: int | None = None
 
     @property
-    def percent(self) -> float:
-        lines = len(self.covered) + len(self.missed)
-        return 100.0 * len(self.covered) / lines if lines else 100.0
+    def share(self) -> float | None:
+        """Of the decisions that it was evaluated in, those in which it found something; None where there was none."""
+        return self.fired / self.evaluated if self.evaluated else None
+
+    @property
+    def state(self) -> State:
+        if not self.in_force:
+            return "not in force"
+        if not self.evaluated:
+            return "never evaluated"
+        if not self.fired:
+            return "never fired"
+        return "always fires" if self.fired == self.evaluated else "fires"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "rule": self.rule,
+            "state": self.state,
+            "evaluated": self.evaluated,
+            "fired": self.fired,
+            "denied": self.denied,
+            "warned": self.warned,
+            "dryrun": self.dryrun,
+            "exempted": self.exempted,
+            "share": self.share,
+            "last_fired_unix": self.last_fired_unix,
+        }
 
 
-class Coverage:
-    """Evaluates tests over modules that are told to count. Of the thread that made it, as regorus's engines are."""
+@dataclass
+class Uses:
+    """In how many decisions an exemption covered something, and when last."""
 
-    def __init__(self, sources: Sequence[Source], modules: Mapping[str, str]) -> None:
-        split = {source.path: _split(source) for source in sources}
-        self._sources = {source.path: source for source in sources if not source.is_test}
-        self._origin = {path: origin for path, (_, origin) in split.items()}
-        self._covered: dict[str, set[int]] = {path: set() for path in self._sources}
-        self._lines: dict[str, set[int]] = {path: set() for path in self._sources}
-        engine, problem = build({**modules, **{path: text for path, (text, _) in split.items()}})
-        if engine is None:
-            raise ConfigError(f"the rules do not load for their coverage: {problem}", where="policies")
-        engine.set_enable_coverage(True)
-        self._engine = engine
-
-    def add(self, test: str, tested: str | None) -> None:
-        """Evaluates one test of the rule `tested` (None: a library's test). What it answers is not minded here."""
-        engine = self._engine.clone()
-        engine.set_input_json("{}")
-        with suppress(RuntimeError):
-            engine.eval_rule_as_json(test)
-        files: list[Mapping[str, Any]] = json.loads(engine.get_coverage_report_as_json())["files"]
-        for found in files:
-            source = self._sources.get(found["path"])
-            if source is None:
-                continue
-            self._lines[source.path].update(found["covered"], found["not_covered"])
-            if source.rule_id is None or source.rule_id == tested:
-                self._covered[source.path].update(found["covered"])
-
-    def files(self) -> list[FileCoverage]:
-        """Every module, by place."""
-        found = []
-        for path, source in sorted(self._sources.items()):
-            origin = self._origin[path]
-            missed = {origin[line] for line in self._lines[path] - self._covered[path]}
-            covered = {origin[line] for line in self._covered[path]} - missed
-            if not self._lines[path]:
-                missed = _statements(source)
-            found.append(FileCoverage(source.file, source.rule_id, tuple(sorted(covered)), tuple(sorted(missed))))
-        return found
+    count: int = 0
+    last_unix: int | None = None
 
 
-def _split(source: Source) -> tuple[str, list[int]]:
-    """The module with imports written out and a new line before each body; of each line (from 1) the line that it comes from."""
-    text = source.text.encode()
-    syntax = parse(source.path, source.text)
-    edits: list[tuple[int, int, bytes]] = []
-    for rule in syntax.rules:
-        edits += [(*bounds(text, body["query"])[:1] * 2, b"\n") for body in _bodies(rule)]
-        for variable in _variables(rule):
-            path = syntax.aliases.get(variable["value"], ())
-            if path[:1] == ("data",):
-                span = variable["span"]
-                edits.append((span["start"], span["end"], dotted(path).encode()))
-    done, pieces, origin, line = 0, [], [0], 1
-    for start, end, put in sorted(set(edits)):
-        pieces += [text[done:start], put]
-        line = _follow(origin, line, text[done:start], broken=put == b"\n")
-        done = end
-    _follow(origin, line, text[done:], broken=True)
-    return b"".join([*pieces, text[done:]]).decode(), origin
+@dataclass
+class Traffic:
+    """`others`: denials that no rule made (the input's type, a missing grant, a failing engine, a door by itself), by reason."""
+
+    rules: dict[str, RuleTraffic]
+    decisions: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    exemptions: dict[str, Uses] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "decisions": self.decisions,
+            "rules": [self.rules[name].as_json() for name in sorted(self.rules)],
+            "others": dict(sorted(self.others.items())),
+            "exemptions": {
+                name: {"uses": uses.count, "last_unix": uses.last_unix} for name, uses in sorted(self.exemptions.items())
+            },
+        }
 
 
-def _follow(origin: list[int], line: int, piece: bytes, *, broken: bool) -> int:
-    """Notes the lines that end in `piece`, and the one that `broken` ends behind it; gives the line that it ends on."""
-    ended = piece.count(b"\n")
-    origin += range(line, line + ended)
-    if broken:
-        origin.append(line + ended)
-    return line + ended
+_MODES = {"enforce": "denied", "warn": "warned", "dryrun": "dryrun", "exempted": "exempted"}
 
 
-def _bodies(rule: Node) -> list[Node]:
-    return [body for body in rule.get("Spec", {}).get("bodies", ()) if body["query"]["stmts"]]
+def count(decisions: Iterable[tuple[int, Mapping[str, Any]]], catalogue: Catalogue) -> Traffic:
+    """The traffic of these decisions (time in Unix seconds, document). Rules of `catalogue` that nothing asked stand with zeros;
+    a rule that was on record and is not in it any more is `not in force`.
+    """
+    traffic = Traffic({rule.id: RuleTraffic(rule.id) for rule in catalogue.rules()})
+    for time, decision in decisions:
+        traffic.decisions += 1
+        _add(traffic, time, decision)
+    return traffic
 
 
-def _variables(node: Any) -> Iterator[Node]:
-    """Every variable below a node."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _variables(item)
-    elif isinstance(node, Mapping):
-        for kind, value in node.items():
-            if kind == "Var":
-                yield value
-            else:
-                yield from _variables(value)
-
-
-def _statements(source: Source) -> set[int]:
-    """The lines of a module that no test came near: regorus's report leaves it out."""
-    definitions = [definition for found in read_module(source).rules.values() for definition in found]
-    lines = {definition.line for definition in definitions}
-    return lines.union(
-        line_of(statement) for definition in definitions for body in definition.bodies for statement in body.statements
-    )
-
-
-def ranges(lines: Iterable[int]) -> str:
-    """`1-3, 7`."""
-    found: list[list[int]] = []
-    for line in lines:
-        if found and line == found[-1][-1] + 1:
-            found[-1][1:] = [line]
-        else:
-            found.append([line])
-    return ", ".join("-".join(str(line) for line in part) for part in found)
+def _add(traffic: Traffic, time: int, decision: Mapping[str, Any]) -> None:
+    entries = [*decision["violations"], *decision["warnings"]]
+    modes: dict[str, set[str]] = {}
+    for entry in entries:
+        modes.setdefault(entry["rule"], set()).add(_MODES[entry["mode"]])
+    for name in {*decision["evaluated"], *modes}:
+        if name.partition("/")[0] not in DOMAINS:
+            traffic.others[name] += 1
+            continue
+        rule = traffic.rules.setdefault(name, RuleTraffic(name, in_force=False))
+        rule.evaluated += 1
+        for outcome in modes.get(name, ()):
+            setattr(rule, outcome, getattr(rule, outcome) + 1)
+        if name in modes:
+            rule.fired += 1
+            rule.last_fired_unix = max(time, rule.last_fired_unix or 0)
+    for used in {entry["exemption"] for entry in entries if entry.get("exemption")}:
+        uses = traffic.exemptions.setdefault(used, Uses())
+        uses.count += 1
+        uses.last_unix = max(time, uses.last_unix or 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.errors import BadInput, ConfigError
 from policies.check import load_tree
-from policies.coverage import Coverage, FileCoverage
+from policies.covered import Coverage, FileCoverage
 from policies.embedded import build
 from policies.failure import why
 from policies.syntax import Path as Package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -181,6 +182,76 @@ def test_explain_says_why_and_what_would_have_to_change(portcullis: Any) -> None
     assert status == 0
     assert "Model access (gateway/model-access) granted it: g1." in out
     assert "`count(purposes) > 0`, and that does not hold" in out
+
+
+async def _record(state: Path, *names: str) -> list[str]:
+    """Decisions over these cases of the corpus, in the log of a state folder."""
+    from evidence.recorder import EvidenceRecorder
+    from policies.engine import load_embedded
+    from tests.corpus import cases
+
+    found = {str(case): case for case in cases()}
+    engine, recorder = load_embedded(), EvidenceRecorder(state / "evidence")
+    recorder.keep_bundle(engine.revision, engine.bundle.files())
+    made = []
+    for name in names:
+        case = found[name]
+        decision = engine.decide(case.domain, case.input)
+        await recorder.decision(
+            "admission", decision, case.input, actor="ref:1", tenant="acme", subject="vision/Deployment/chat"
+        )
+        made.append(decision.decision_id)
+    engine.close()
+    recorder.close()
+    return made
+
+
+def test_a_recorded_decision_is_explained_by_its_id(portcullis: Any) -> None:
+    portcullis("init")
+    denied, allowed = asyncio.run(_record(Path(".portcullis"), "admission: an update over the quota", "admission: exempt"))
+    status, out, _ = portcullis("policy", "explain", denied)
+    assert status == 1
+    assert f"Decision {denied} of " in out
+    assert "if config.gpu_limit_shares were at least 4 GPUs (it is 3 GPUs)" in out
+    assert "Note:" not in out, "the bundle that decided is kept, and decides the same"
+    status, out, _ = portcullis("policy", "explain", allowed)
+    assert status == 0
+    assert "the exemption E1 covers it" in out
+    shown = json.loads(portcullis("policy", "explain", denied, "--json")[1])
+    assert (shown["recorded_allow"], shown["same_policies"]) == (False, True)
+    assert shown["record"]["decision"]["decision_id"] == denied
+
+
+def test_coverage_by_real_traffic_and_uses_of_exemptions(portcullis: Any) -> None:
+    portcullis("init")
+    assert json.loads(portcullis("policy", "coverage", "--json")[1])["decisions"] == 0, "before there is a log"
+    names = ("admission: an update over the quota", "admission: exempt", "admission: exempt", "admission: usage not known")
+    asyncio.run(_record(Path(".portcullis"), *names))
+    status, out, _ = portcullis("policy", "coverage", "--json")
+    found = {rule["rule"]: rule for rule in json.loads(out)["rules"]}
+    assert status == 0
+    quota = found["admission/gpu-quota"]
+    assert (quota["evaluated"], quota["denied"], quota["exempted"], quota["state"]) == (3, 1, 2, "always fires")
+    assert (found["admission/approved-images"]["evaluated"], found["admission/approved-images"]["state"]) == (4, "never fired")
+    assert found["gateway/purpose"]["state"] == "never evaluated"
+    assert json.loads(out)["others"] == {"policy/mandatory": 1}
+    text = portcullis("policy", "coverage", "--since", "2d")[1]
+    assert "Never fired in 2d: admission/approved-images, admission/approved-model, " in text
+    assert "Always fires in 2d: admission/gpu-quota" in text
+    assert "Denied by no rule: policy/mandatory 1" in text
+    for name in ("E1", "E2"):
+        assert _exempt(portcullis, name)[0] == 0
+    listed = {item["id"]: item for item in json.loads(portcullis("exemption", "list", "--uses", "--json")[1])}
+    assert (listed["E1"]["uses"], listed["E2"]["uses"], listed["E2"]["last_used_unix"]) == (2, 0, None)
+    assert listed["E1"]["last_used_unix"] > 1_700_000_000
+    assert "never" in portcullis("exemption", "list", "--uses")[1]
+    assert "uses" not in json.loads(portcullis("exemption", "list", "--json")[1])[0]
+    assert portcullis("policy", "coverage", "--since", "long")[0] == 2
+
+
+def _exempt(portcullis: Any, name: str) -> Any:
+    given = ("--rule", "admission/gpu-quota", "--owner", "o", "-m", "why", "--ticket", "T", "--expires", "2099-01-01T00:00:00Z")
+    return portcullis("exemption", "add", name, *given, "--subject", "*")
 
 
 BAD_QUESTIONS = {

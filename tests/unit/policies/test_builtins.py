@@ -33,6 +33,12 @@ REFUSED = {
     "division": ('deny contains {"path": "", "args": {"n": 1 / input.now_unix}}', "/"),
     "remainder": ('deny contains {"path": "", "args": {"n": 5 % input.now_unix}}', "%"),
     "division as a call": ('deny contains {"path": "", "args": {"n": div(1, 2)}}', "/"),
+    "multiplication": ('deny contains {"path": "", "args": {"n": 2 * input.now_unix}}', "*"),
+    "multiplication as a call": ('deny contains {"path": "", "args": {"n": mul(1, 2)}}', "*"),
+    "product": ('deny contains {"path": "", "args": {"n": product([1, 2])}}', "product"),
+    "replace": ('deny contains {"path": replace("a", "", "b"), "args": {}}', "replace"),
+    "a prefix of any": ('deny contains {"path": "", "args": {}} if strings.any_prefix_match("a", ["a"])', "strings.any_prefix_match"),
+    "union of none": ('deny contains {"path": "", "args": object.union_n([])}', "object.union_n"),
     "in an index": ('deny contains {"path": "", "args": {}} if input.request[http.send({}).x]', "http.send"),
     "below a call": ('deny contains {"path": http.send({}).body, "args": {}}', "http.send"),
     "in a head's key": ('p[http.send({})] := 1\n\ndeny contains {"path": "", "args": {}}', "http.send"),
@@ -96,7 +102,7 @@ def test_what_rules_may_not_do_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_permitted_built_ins_load_and_answer(tmp_path: Path) -> None:
     body = CHECKED + (
-        'f(x) := x + 1\n\ndeny contains {"path": concat("/", ["a", "b"]), "args": {"n": f(count([1, 2]) * 3 - 1)}} if {\n'
+        'f(x) := x + 1\n\ndeny contains {"path": concat("/", ["a", "b"]), "args": {"n": f(count([1, 2]) + 4 - 1)}} if {\n'
         '\tstartswith(input.request.kind, "D")\n\tevery x in [1, 2] { x < 3 }\n\t{1, 2} & {2} == {2}\n\t2 in {1} | {2}\n}\n'
     )
     root = trees.write(tmp_path / "root", trees.files())

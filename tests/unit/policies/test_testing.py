@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ConfigError
 from policies import testing
-from policies.coverage import FileCoverage, ranges
+from policies.covered import FileCoverage, ranges
 from tests.unit.policies import trees
 
 TEST = "rules/admission/gpu-quota/gpu-quota_test.rego"
