@@ -26,6 +26,7 @@ from lineage.ledger import Ledger
 from lineage.models import Models
 from lineage.registry import Registry
 from policies.engine import Engine, load, rule_ids
+from policies.freezes import Freezes
 from policies.store import ConfigStore
 from storage.database import Database, open_database
 from storage.migrate import migrate
@@ -57,6 +58,10 @@ class Management:
         engine = load(self.settings)
         self.recorder.keep_bundle(engine.revision, engine.bundle.files())
         return engine
+
+    @property
+    def freezes(self) -> Freezes:
+        return Freezes(self.config, commitments=self.commitments, clock=self.clock)
 
     def approvals(self, engine: Engine) -> Approvals:
         return Approvals(self.lineage, engine=engine, config=self.config, directory=self.approvers, registry=self.registry)

@@ -53,15 +53,16 @@ def list_keys(context: typer.Context) -> None:
         return await management.keys.list(management.settings.tenant)
 
     found = session(context).run(work)
-    shown = table("KEY", "NAME", "TEAM", "ROLES", "STATE")
+    shown = table("KEY", "PRINCIPAL", "NAME", "TEAM", "ROLES", "STATE")
     rows = []
     for k in found:
         expired = k.expires_unix is not None and k.expires_unix <= time.time()
         state = "revoked" if k.revoked_unix else "expired" if expired else "active"
-        shown.add_row(k.key_id, k.name, k.team or "", ", ".join(sorted(k.roles)), state)
+        shown.add_row(k.key_id, k.principal, k.name, k.team or "", ", ".join(sorted(k.roles)), state)
         rows.append(
             {
                 "key_id": k.key_id,
+                "principal": k.principal,
                 "name": k.name,
                 "team": k.team,
                 "roles": sorted(k.roles),

@@ -21,6 +21,7 @@ from cli import (
     coverage,
     evidence,
     explain,
+    freeze,
     gateway,
     identity,
     models,
@@ -67,6 +68,8 @@ app.command("demo")(demonstration.demo)
 app.command("check")(admission.check)
 app.command("report")(evidence.report)
 app.command("redact")(redaction.redact)
+app.command("freeze")(freeze.freeze)
+app.command("unfreeze")(freeze.unfreeze)
 
 WITH_VALUE = ("--config", "--state")
 FLAGS = ("--json", "--verbose")

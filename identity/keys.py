@@ -192,6 +192,13 @@ class ApiKeys:
         rows = {row.key_id: row for row, _ in found}
         return [_info(row, frozenset(roles[key_id])) for key_id, row in rows.items()]
 
+    async def principal_of(self, tenant: str, name: str) -> str | None:
+        """The principal that the key with this id (`K…`, `key:K…`) or prefix (`pcl_…`) acts as; None when the tenant has none."""
+        found = name.removeprefix("key:").removeprefix("pcl_")
+        query = select(ApiKey.principal).where(ApiKey.tenant == tenant, or_(ApiKey.key_id == found, ApiKey.prefix == found))
+        async with self._database.session(reading=True) as session:
+            return await session.scalar(query.limit(1))
+
     async def revoke(self, key_id: str, *, by: Principal) -> None:
         """Ends a key now. NotFound for a key of another tenant too; Conflict when it was revoked before."""
         require(by, "admin")

@@ -122,7 +122,7 @@ Rate = Annotated[int, Field(ge=0, le=10_000_000)]
 Time = Annotated[str, _reading(unix)]
 Line = Annotated[str, Field(min_length=1, max_length=256), _ONE_LINE]
 Reason = Annotated[str, Field(min_length=1, max_length=1000), _ONE_LINE]
-ModelScope = Annotated[str, _reading(lambda text: check_model_scope(text))]
+ModelScope = Annotated[str, _reading(check_model_scope)]
 """`NAME` for every version of a model, `NAME@VERSION` for one."""
 HeaderName = Annotated[str, _matching(_HEADER_NAME, "a header name in lower case")]
 

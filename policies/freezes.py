@@ -64,6 +64,7 @@ class Freezes:
         Raises BadInput (no reason, a tenant that is not its own target), NotFound (no such tenant), Forbidden, EvidenceUnavailable.
         """
         path = _path(target, tenant)
+        self._check_scope(tenant, author)
         await self._check_tenant(tenant)
         if await self._find(target, tenant) is not None:
             return Done(target, tenant, (await self._store.version()), changed=False)
@@ -82,6 +83,7 @@ class Freezes:
         if "admin" not in author.roles:
             raise Forbidden("lifting a freeze needs the role admin; whoever may freeze may not always lift it")
         path = _path(target, tenant)
+        self._check_scope(tenant, author)
         if await self._find(target, tenant) is None:
             raise NotFound(f"{target} is not frozen in {tenant}; portcullis freeze --list shows what is")
         if not await self._store.holds(path):
@@ -98,6 +100,10 @@ class Freezes:
 
     async def _find(self, target: Target, tenant: str) -> FreezeRule | None:
         return next((rule for rule in await self.list(tenant) if rule.target == str(target)), None)
+
+    def _check_scope(self, tenant: str, author: Principal) -> None:
+        if self._store.home not in (None, author.tenant) and tenant != author.tenant:
+            raise Forbidden(f"only operators of {self._store.home} may freeze in another tenant than their own")
 
     async def _check_tenant(self, tenant: str) -> None:
         known = (await self._store.latest()).tenants

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -281,6 +282,47 @@ async def test_what_is_sent_wrongly_is_the_senders_error(api: Api) -> None:
             assert str(api.folder) not in answer.text
         if not sequenced:
             api.recorded()
+
+
+async def test_a_freeze_by_http(api: Api) -> None:
+    """A key freezes by its id or prefix, never by itself; an operator may stop and only an administrator may go on."""
+    admin, operator, auditor = await api.key("admin"), await api.key("operator"), await api.key("auditor")
+    victim = await api.key()
+    prefix = victim.split("_")[1]
+    (found,) = [k for k in await api.served.management.keys.list("acme") if not k.roles]
+    stop = {"target": f"caller:{prefix}", "reason": "stolen"}
+    answer = await api.call("POST", "/api/v1/freezes", operator, json=stop)
+    assert answer.status_code == 201
+    assert answer.json() == {"target": f"caller:key:{found.key_id}", "tenant": "acme", "version": 1, "changed": True}
+    again = await api.call("POST", "/api/v1/freezes", operator, json=stop | {"target": f"caller:{found.key_id}"})
+    assert again.json()["changed"] is False
+    (listed,) = (await api.call("GET", "/api/v1/freezes", auditor)).json()["freezes"]
+    assert (listed["target"], listed["reason"]) == (f"caller:key:{found.key_id}", "stolen")
+    place = f"/api/v1/freezes/caller:key:{found.key_id}"
+    assert (await api.call("DELETE", place, operator, json={"reason": "found"})).status_code == 403
+    assert (await api.call("DELETE", place, admin, json={"reason": "found"})).json()["version"] == 2
+    assert (await api.call("DELETE", place, admin, json={"reason": "found"})).status_code == 404
+    records = [record for record in api.recorded() if record["kind"] == "freeze"]
+    assert [record["details"]["action"] for record in records] == ["freeze", "unfreeze"]
+    assert found.key_id not in json.dumps(records)
+    assert "stolen" not in json.dumps(records)
+
+
+async def test_a_freeze_of_what_nobody_knows_is_refused(api: Api) -> None:
+    """A wrong name would look like a stop and stop nothing."""
+    token, theirs = await api.key("admin"), await api.key("admin", tenant="other")
+    for target, status in {
+        "llama-3@7": 404, "model:llama-3": 404, "caller:KAAAAAAAAAAA": 404, "caller:key:K1": 404, "tenant:acne": 404,
+        "team:vision": 400, "llama": 400,
+    }.items():  # fmt: skip
+        answer = await api.call("POST", "/api/v1/freezes", token, json={"target": target, "reason": "x"})
+        assert (target, answer.status_code) == (target, status)
+    whole = await api.call("POST", "/api/v1/freezes", token, json={"target": f"caller:{theirs}", "reason": "x"})
+    assert whole.status_code == 400
+    assert theirs not in whole.text
+    foreign = {"target": "tenant:acme", "reason": "x"}
+    assert (await api.call("POST", "/api/v1/freezes", theirs, json=foreign)).status_code == 403
+    assert (await api.call("GET", "/api/v1/freezes", token)).json() == {"freezes": []}
 
 
 async def test_the_log_can_be_read_by_any_client(api: Api) -> None:

@@ -86,6 +86,25 @@ def test_a_refusal_as_data_has_the_decision(portcullis: Any) -> None:
     assert (status, list(json.loads(out))) == (2, ["error"]), "nothing was decided"
 
 
+def test_a_freeze_is_made_listed_and_lifted(portcullis: Any) -> None:
+    portcullis("init")
+    portcullis("model", "register", "llama-3@7")
+    made = json.loads(portcullis("freeze", "llama-3@7", "-m", "incident 42", "--json")[1])
+    assert made == {"target": "model:llama-3@7", "tenant": "acme", "version": 1, "changed": True}
+    assert json.loads(portcullis("freeze", "model:llama-3@7", "-m", "again", "--json")[1])["changed"] is False
+    key_id = json.loads(portcullis("key", "create", "app", "--json")[1])["key_id"]
+    assert json.loads(portcullis("key", "list", "--json")[1])[0]["principal"] == f"key:{key_id}"
+    assert json.loads(portcullis("freeze", f"caller:key:{key_id}", "-m", "stolen", "--json")[1])["changed"]
+    listed = json.loads(portcullis("freeze", "--list", "--json")[1])
+    assert [rule["target"] for rule in listed] == [f"caller:key:{key_id}", "model:llama-3@7"]
+    assert portcullis("unfreeze", "llama-3@7", "-m", "closed")[0] == 0
+    assert portcullis("unfreeze", "llama-3@7", "-m", "closed")[0] == 2, "it is not frozen any more"
+    assert portcullis("freeze", "--list", "llama-3@7")[0] == 2
+    assert portcullis("freeze", "llama-3@7")[0] == 2, "a reason is needed"
+    assert portcullis("freeze", "llama-4@1", "-m", "x")[0] == 2, "nobody registered it"
+    assert portcullis("freeze", "tenant:acme", "-m", "everything")[0] == 0
+
+
 def test_a_note_is_kept_sealed_and_shown_by_id(portcullis: Any) -> None:
     portcullis("init")
     text = "quarterly review with jane.roe@example.org"
