@@ -24,7 +24,7 @@ from policies.embedded import Embedded
 from policies.engine import Engine
 from policies.evaluate import EngineFailure
 from policies.facts import Fact, facts, get, kind_of, show_path
-from policies.reads import Branch, Package, Program, Reads
+from policies.reads import Branch, Package, Reads, RuleReader
 from policies.syntax import dotted
 
 Verdict = Literal["denied", "warned", "would deny", "exempted", "off", "granted", "silent", "not checked", "not asked"]
@@ -159,9 +159,9 @@ class _Explainer:
         own = {violation.rule for violation in self.decision.violations}
         self.seen = "input/schema" not in own
         self.asked = self.seen and not any(rule.startswith("engine/") for rule in own)
-        self.program = Program(engine.bundle.modules)
+        self.reader = RuleReader(engine.bundle.modules)
         self.rules = [rule for rule in engine.catalogue.rules() if rule.domain == domain]
-        self.branches = {rule.id: self.program.branches(_package(rule.id), "deny") for rule in self.rules}
+        self.branches = {rule.id: self.reader.branches(_package(rule.id), "deny") for rule in self.rules}
         self.said = self._ask() if self.seen else _Said()
         self.search = Search(self.engine, domain, input, self.decision)
 
@@ -181,7 +181,7 @@ class _Explainer:
     def _ask(self) -> _Said:
         modules = dict(self.engine.bundle.modules)
         for rule in self.rules:
-            modules[f"explained/{rule.id}.rego"] = _steps(self.program, _package(rule.id), self.branches[rule.id])
+            modules[f"explained/{rule.id}.rego"] = _steps(self.reader, _package(rule.id), self.branches[rule.id])
         modules["explained/answer.rego"] = _answer(
             self.domain, [rule.id for rule in self.rules if self.branches[rule.id]], self.rules
         )
@@ -211,7 +211,7 @@ class _Explainer:
         package = _package(rule.id)
         reads = Reads()
         for name in ("checked", "deny", "grant"):
-            reads.add(self.program.reads(package, name))
+            reads.add(self.reader.reads(package, name))
         checked = rule.id in self.decision.evaluated
         verdict = self._verdict(rule.id, checked)
         return RuleExplained(
@@ -263,7 +263,7 @@ class _Explainer:
         return Reason(violation, facts(self.input, reads.paths), changes)
 
     def _all(self, package: Package) -> Reads:
-        return self.program.reads(package, "deny")
+        return self.reader.reads(package, "deny")
 
     def _whole(self, rule_id: str, index: int, branch: Branch) -> bool:
         return not branch.statements or (rule_id, index, len(branch.statements) - 1) in self.said.reached
@@ -283,7 +283,7 @@ class _Explainer:
 
     def _unmet(self, package: Package) -> tuple[Unmet, ...]:
         """What `checked` reads and does not find, or finds of another type than it asks for."""
-        reads = self.program.reads(package, "checked")
+        reads = self.reader.reads(package, "checked")
         found: dict[str, Unmet] = {}
         for pattern in reads.paths:
             wanted = reads.wanted.get(pattern, "")
@@ -298,7 +298,7 @@ class _Explainer:
             reads = Reads()
             for rule in self.rules:
                 if rule.mandatory:
-                    reads.add(self.program.reads(_package(rule.id), "grant"))
+                    reads.add(self.reader.reads(_package(rule.id), "grant"))
             return Reason(violation, facts(self.input, reads.paths), self.search.changes(violation, reads))
         if violation.rule == "policy/mandatory":
             return self._mandatory(violation, rules)
@@ -333,10 +333,9 @@ def _package(rule_id: str) -> Package:
     return ("portcullis", "rules", domain, name)
 
 
-def _steps(program: Program, package: Package, branches: Sequence[Branch]) -> str:
+def _steps(reader: RuleReader, package: Package, branches: Sequence[Branch]) -> str:
     """A module beside the rule that says how far each of its definitions comes: [definition, statement] for each that holds."""
-    imports = dict.fromkeys(text for module in program.packages[package] for text in module.imports)
-    lines = [f"package {dotted(package)}", "", *imports, ""]
+    lines = [f"package {dotted(package)}", "", *reader.imports(package), ""]
     for index, branch in enumerate(branches):
         for step in range(len(branch.statements)):
             body = "\n\t".join(branch.statements[: step + 1])

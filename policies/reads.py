@@ -6,11 +6,13 @@ reads is never left out, but for names that no module of the bundle defines (tho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from policies.syntax import flatten, tree
+from policies.program import Body, Definition, Module, Node, Program, field_of
+from policies.syntax import Path, dotted, flatten, parse
+from policies.tree import Source
 
 Pattern = tuple[str | None, ...]
 """A path below `input`; None stands for every element of a list or every key of an object."""
@@ -22,6 +24,8 @@ TYPES = {
 }  # fmt: skip
 QUOTES = (b'"', b"`")
 MAX_DEPTH = 40
+ALWAYS = Body((), None, is_else=False)
+"""The body of a definition that has none: it holds always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,112 +92,78 @@ class Branch:
     reason: str | None
 
 
-@dataclass
-class Module:
-    package: Package
-    path: str
-    source: bytes
-    aliases: dict[str, Package]
-    imports: tuple[str, ...]
-    rules: dict[str, list[Mapping[str, Any]]]
-
-
-class Program:
-    """The modules of a bundle, as the walks need them."""
+class RuleReader:
+    """Answers what the rules of a bundle read."""
 
     def __init__(self, modules: Mapping[str, str]) -> None:
         """BadInput for a module that is not Rego; a loaded bundle has none."""
-        self.packages: dict[Package, list[Module]] = {}
-        for path, text in sorted(modules.items()):
-            module = _module(path, text)
-            self.packages.setdefault(module.package, []).append(module)
+        read = {Source(path, text, path): parse(path, text) for path, text in sorted(modules.items())}
+        self.program = Program.of(read)
+        self._bytes = {source: source.text.encode() for source in read}
 
     def reads(self, package: Package, name: str) -> Reads:
         """What every definition of `name` in `package` reads."""
         found = Reads()
-        for module in self.packages.get(package, []):
-            for rule in module.rules.get(name, []):
-                walk = _Walk(self, found)
-                walk.use(walk.rule(module, rule, ()))
+        for definition in self._definitions(package, name):
+            walk = _Walk(self, found)
+            walk.use(walk.definition(definition, ()))
         return found
 
     def branches(self, package: Package, name: str) -> list[Branch]:
         """Every definition of the partial set `name`, in the order written."""
         return [
-            self._branch(module, rule, body)
-            for module in self.packages.get(package, [])
-            for rule in module.rules.get(name, [])
-            for body in rule["bodies"] or [{"query": {"stmts": []}}]
+            self._branch(definition, body)
+            for definition in self._definitions(package, name)
+            for body in definition.bodies or [ALWAYS]
         ]
 
-    def _branch(self, module: Module, rule: Mapping[str, Any], body: Mapping[str, Any]) -> Branch:
+    def imports(self, package: Package) -> list[str]:
+        """The import lines of the package's modules, for a module that is put beside them."""
+        modules = (module for module in self.program.modules if module.package == package)
+        lines = (f"import {dotted(path)} as {name}" for module in modules for name, path in module.aliases.items())
+        return list(dict.fromkeys(lines))
+
+    def text(self, module: Module, span: Mapping[str, Any]) -> str:
+        """The text of a span; where it begins or ends with a string, regorus leaves out the outer quotes."""
+        source = self._bytes[module.source]
+        start, end = span["start"], span["end"]
+        start -= source[start - 1 : start] in QUOTES
+        end += source[end : end + 1] in QUOTES
+        return source[start:end].decode()
+
+    def _definitions(self, package: Package, name: str) -> list[Definition]:
+        return self.program.by_package.get(package, {}).get(name, [])
+
+    def _branch(self, definition: Definition, body: Body) -> Branch:
         reads = Reads()
         walk = _Walk(self, reads)
-        walk.use(walk.rule(module, {**rule, "bodies": [body]}, ()))
-        statements = body["query"]["stmts"]
-        texts = tuple(_text(module.source, statement["span"]) for statement in statements)
-        lines = tuple(int(statement["span"]["line"]) for statement in statements)
-        return Branch(int(rule["span"]["line"]), texts, lines, reads, _reason(rule["head"], statements))
+        walk.use(walk.definition(replace(definition, bodies=[body]), ()))
+        spans = [statement["span"] for statement in body.statements]
+        return Branch(
+            definition.line,
+            tuple(self.text(definition.module, span) for span in spans),
+            tuple(int(span["line"]) for span in spans),
+            reads,
+            _reason(definition, body),
+        )
 
 
-def _module(path: str, text: str) -> Module:
-    ast = tree(path, text)
-    source = text.encode()
-    aliases: dict[str, Package] = {}
-    imports = []
-    for item in ast["imports"]:
-        target = flatten(item["refr"])
-        span = item.get("as")
-        imports.append(_text(source, item["span"]) if "span" in item else "")
-        if target[0] in {"data", "input"}:
-            aliases[_text(source, span) if span else str(target[-1])] = tuple(str(part) for part in target)
-    rules: dict[str, list[Mapping[str, Any]]] = {}
-    for item in ast["rules"]:
-        ((kind, rule),) = item.items()
-        head = rule if kind == "Default" else next(iter(rule["head"].values()))
-        rules.setdefault(str(flatten(head["refr"])[0]), []).append(_as_spec(kind, rule))
-    package = tuple(str(part) for part in flatten(ast["package"]["refr"]))
-    return Module(package, path, source, aliases, tuple(imports), rules)
-
-
-def _as_spec(kind: str, rule: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A default written like any other definition, so that there is one form to walk."""
-    if kind != "Default":
-        return rule
-    form = "Func" if rule["args"] else "Compr"
-    head = {"refr": rule["refr"], "args": rule["args"], "assign": {"value": rule["value"]}}
-    return {"span": rule["span"], "head": {form: head}, "bodies": []}
-
-
-def _text(source: bytes, span: Mapping[str, Any]) -> str:
-    """The text of a span; where it begins or ends with a string, regorus leaves out the outer quotes."""
-    start, end = span["start"], span["end"]
-    start -= source[start - 1 : start] in QUOTES
-    end += source[end : end + 1] in QUOTES
-    return source[start:end].decode()
-
-
-def _reason(head: Mapping[str, Any], statements: list[Any]) -> str | None:
+def _reason(definition: Definition, body: Body) -> str | None:
     """The text of `args.reason` where the definition writes it out."""
-    element = next(iter(head.values())).get("key") or {}
-    args = _field(element, "args")
+    args = _field(definition.key or {}, "args")
     if args is not None and "Var" in args:
         name = args["Var"]["value"]
-        args = next((right for left, right in _assignments(statements) if left == name), None)
+        args = next((right for left, right in _assignments(body) if left == name), None)
     reason = _field(args or {}, "reason")
     return str(reason["String"]["value"]) if reason is not None and "String" in reason else None
 
 
-def _field(node: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    for _, key, value in node.get("Object", {}).get("fields", []):
-        if key.get("String", {}).get("value") == name:
-            found: Mapping[str, Any] = value
-            return found
-    return None
+def _field(node: Node, name: str) -> Node | None:
+    return field_of(node.get("Object", {}).get("fields", ()), name)
 
 
-def _assignments(statements: list[Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    for statement in statements:
+def _assignments(body: Body) -> Iterable[tuple[str, Node]]:
+    for statement in body.statements:
         assigned = statement["literal"].get("Expr", {}).get("expr", {}).get("AssignExpr")
         if assigned and "Var" in assigned["lhs"]:
             yield assigned["lhs"]["Var"]["value"], assigned["rhs"]
@@ -205,10 +175,11 @@ Scope = dict[str, Value]
 class _Walk:
     """One walk from a definition; what it reads goes into `reads`."""
 
-    def __init__(self, program: Program, reads: Reads) -> None:
-        self.program = program
+    def __init__(self, reader: RuleReader, reads: Reads) -> None:
+        self.reader = reader
+        self.program = reader.program
         self.reads = reads
-        self._known: dict[tuple[Package, str, tuple[Value, ...]], Value] = {}
+        self._known: dict[tuple[Path, str, tuple[Value, ...]], Value] = {}
         self._depth = 0
 
     def use(self, value: Value) -> None:
@@ -223,44 +194,36 @@ class _Walk:
 
     # --- definitions ----------------------------------------------------------------------------------------------
 
-    def named(self, package: Package, name: str, arguments: tuple[Value, ...]) -> Value:
+    def named(self, package: Path, name: str, arguments: tuple[Value, ...]) -> Value:
         """The rule or function `name` of `package`, over these arguments."""
         key = (package, name, arguments)
         if key in self._known or self._depth > MAX_DEPTH:
             return self._known.get(key, NOTHING)
         self._known[key] = NOTHING
         self._depth += 1
-        found = [
-            self.rule(module, rule, arguments)
-            for module in self.program.packages.get(package, [])
-            for rule in module.rules.get(name, [])
-        ]
+        found = [self.definition(one, arguments) for one in self.program.by_package.get(package, {}).get(name, [])]
         self._depth -= 1
         self._known[key] = merged(found)
         return self._known[key]
 
-    def rule(self, module: Module, rule: Mapping[str, Any], arguments: tuple[Value, ...]) -> Value:
-        ((form, head),) = rule["head"].items()
+    def definition(self, definition: Definition, arguments: tuple[Value, ...]) -> Value:
         scope: Scope = {}
-        for parameter, argument in zip(head.get("args") or [], arguments, strict=False):
+        for parameter, argument in zip(definition.args, arguments, strict=False):
             self._bind(parameter, argument, scope)
         found = []
-        for body in rule["bodies"] or [{}]:
+        for body in definition.bodies or [ALWAYS]:
             inner = dict(scope)
-            if "query" in body:
-                self._query(module, body["query"], inner)
-            assigned = body.get("assign") or head.get("assign")
-            if form == "Set":
-                found.append(Value(inside=self._expression(module, head["key"], inner)))
-            elif assigned:
-                value = self._expression(module, assigned["value"], inner)
-                found.append(Value(inside=value) if len(flatten(head["refr"])) > 1 else value)
+            self._query(definition.module, body.statements, inner)
+            made = body.value or definition.value or definition.key
+            if made is not None:
+                value = self._expression(definition.module, made, inner)
+                found.append(Value(inside=value) if definition.collects else value)
         return merged(found)
 
-    def _query(self, module: Module, query: Mapping[str, Any], scope: Scope) -> None:
+    def _query(self, module: Module, statements: Sequence[Node], scope: Scope) -> None:
         # Twice: a statement may use what a later one binds.
         for _ in range(2):
-            for statement in query["stmts"]:
+            for statement in statements:
                 self._literal(module, statement["literal"], scope)
 
     def _literal(self, module: Module, literal: Mapping[str, Any], scope: Scope) -> None:
@@ -273,8 +236,8 @@ class _Walk:
             inner = dict(scope)
             source = self._expression(module, node["domain"], scope)
             self.use(source)
-            inner[_text(module.source, node["value"])] = source.part(None)
-            self._query(module, node["query"], inner)
+            inner[self.reader.text(module, node["value"])] = source.part(None)
+            self._query(module, node["query"]["stmts"], inner)
 
     def _iterate(self, module: Module, collection: Any, value: Any, key: Any, scope: Scope) -> None:
         source = self._expression(module, collection, scope)
@@ -308,7 +271,7 @@ class _Walk:
             return self._object(module, node, scope)
         if kind in {"ArrayCompr", "SetCompr", "ObjectCompr"}:
             inner = dict(scope)
-            self._query(module, node["query"], inner)
+            self._query(module, node["query"]["stmts"], inner)
             return Value(inside=self._expression(module, node["value" if kind == "ObjectCompr" else "term"], inner))
         if kind == "Call":
             return self._call(module, node, scope)
@@ -364,7 +327,7 @@ class _Walk:
         arguments = tuple(self._expression(module, parameter, scope) for parameter in node["params"])
         target = self._target(module, path, scope)
         if target is not None:
-            return self.named(*target, arguments)
+            return self.named(target[0], target[1], arguments)
         if path == ("object", "get") and len(arguments) == 3:
             return merged([arguments[0].part(_constant(node["params"][1])), arguments[2]])
         for argument in arguments:
@@ -387,38 +350,30 @@ class _Walk:
             target = self._target(module, parts, scope)
             if target is None:
                 return self._aliased_input(module, parts)
-            value, rest = self.named(*target, ()), self._rest(module, parts, target)
+            value, rest = self.named(target[0], target[1], ()), target[2]
         for part in rest:
             value = value.part(part)
         return value
 
-    def _aliased_input(self, module: Module, parts: tuple[str | None, ...]) -> Value:
+    def _aliased_input(self, module: Module, parts: Path) -> Value:
         full = self._full(module, parts)
         return Value(frozenset({tuple(full[1:])})) if full and full[0] == "input" else NOTHING
 
-    def _full(self, module: Module, parts: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    def _full(self, module: Module, parts: Path) -> Path:
         """The reference with an imported name written out."""
-        return (*module.aliases[parts[0]], *parts[1:]) if parts[0] in module.aliases else parts
+        name = parts[0]
+        return (*module.aliases[name], *parts[1:]) if name is not None and name in module.aliases else parts
 
-    def _target(self, module: Module, parts: tuple[str | None, ...], scope: Scope) -> tuple[Package, str] | None:
-        """The package and name of the rule that a reference starts with; None where no module defines it."""
-        if parts[0] in scope:
+    def _target(self, module: Module, parts: Path, scope: Scope) -> tuple[Path, str, Path] | None:
+        """The package and name of the rule that a reference starts with, and what stands behind; None where no module defines it."""
+        name = parts[0]
+        if name is None or name in scope:
             return None
-        if parts[0] not in module.aliases and any(parts[0] in m.rules for m in self.program.packages[module.package]):
-            return module.package, str(parts[0])
+        if name not in module.aliases and name in self.program.by_package.get(module.package, {}):
+            return module.package, name, parts[1:]
         full = self._full(module, parts)
-        if full[0] != "data":
-            return None
-        for end in range(len(full) - 1, 1, -1):
-            package = tuple(str(part) for part in full[1:end])
-            if any(full[end] in m.rules for m in self.program.packages.get(package, [])):
-                return package, str(full[end])
-        return None
-
-    def _rest(self, module: Module, parts: tuple[str | None, ...], target: tuple[Package, str]) -> tuple[str | None, ...]:
-        """What stands behind the rule's name in the reference."""
-        full = self._full(module, parts)
-        return full[len(target[0]) + 2 :] if full[0] == "data" else parts[1:]
+        found, rest = self.program.find(full) if full[0] == "data" else ([], ())
+        return (found[0].module.package, found[0].name, rest) if found else None
 
     def _indices(self, module: Module, expression: Mapping[str, Any], scope: Scope) -> None:
         """What is computed inside brackets is read; a name that nothing has bound yet runs over all."""

@@ -82,22 +82,16 @@ class Syntax:
 
 def parse(path: str, text: str) -> Syntax:
     """The module's syntax by regorus's parser. BadInput names the line where it is not Rego v1."""
-    walk = _Walk(text.encode())
-    try:
-        walk.module(tree(path, text))
-    except RecursionError as error:
-        raise BadInput("nested too deeply to be checked", where=path) from error
-    return walk.syntax
-
-
-def tree(path: str, text: str) -> Mapping[str, Any]:
-    """The module as regorus's parser gives it. BadInput as `parse`."""
     _check_nesting(path, text)
     document, problem = _tree(path, text)
     if document is None:
         raise BadInput(problem, where=path)
-    found: Mapping[str, Any] = document[0]["ast"]
-    return found
+    walk = _Walk(text.encode())
+    try:
+        walk.module(document[0]["ast"])
+    except RecursionError as error:
+        raise BadInput("nested too deeply to be checked", where=path) from error
+    return walk.syntax
 
 
 def _check_nesting(path: str, text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from policies.engine import Engine, load_embedded
 from policies.facts import facts
-from policies.reads import Pattern, Program, Reads
+from policies.reads import Pattern, Reads, RuleReader
 from tests.corpus import Case, cases
 
 RULE = ("portcullis", "rules", "admission", "r")
@@ -65,9 +65,9 @@ def shown(patterns: Any) -> set[str]:
     return {".".join(part or "*" for part in pattern) for pattern in patterns}
 
 
-def program(body: str) -> Program:
+def program(body: str) -> RuleReader:
     head = 'package portcullis.rules.admission["r"]\n\nimport data.portcullis.lib.l\nimport input.a as here\n\n'
-    return Program({"r.rego": head + body, "lib/l.rego": LIB, "lib/m.rego": OTHER})
+    return RuleReader({"r.rego": head + body, "lib/l.rego": LIB, "lib/m.rego": OTHER})
 
 
 @pytest.mark.parametrize("case", BODIES)
@@ -108,7 +108,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def read(engine: Engine) -> dict[str, list[Pattern]]:
-    program = Program(engine.bundle.modules)
+    program = RuleReader(engine.bundle.modules)
     found = {}
     for rule in engine.catalogue.rules():
         reads = Reads()
