@@ -48,7 +48,7 @@ def list_rules(
     """Every rule with its severity, whether it is mandatory, its mode and exemptions, and the controls it bears on.
 
     Modes and exemptions are the operator's configuration, where there is some: the general mode, and how many narrower ones
-    (for a tenant or a namespace) differ from it. Example: portcullis policy list --control soc2 --domain admission
+    (for a tenant, team, namespace or model) differ from it. Example: portcullis policy list --control soc2 --domain admission
     """
     from policies.check import load_tree
 

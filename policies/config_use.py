@@ -11,7 +11,7 @@ from policies.config import Document, ExemptionRule, ModeRule
 
 @dataclass(frozen=True)
 class RulesInUse:
-    """`narrower`: modes for a tenant or a namespace that differ from the rule's general one."""
+    """`narrower`: modes for a tenant, team, namespace or model that differ from the rule's general one."""
 
     general: dict[str, str]
     narrower: dict[str, list[ModeRule]]
@@ -20,10 +20,10 @@ class RulesInUse:
     @classmethod
     def of(cls, document: Document, active: Sequence[ExemptionRule]) -> RulesInUse:
         """`active`: the exemptions that count now."""
-        general = {mode.rule: str(mode.mode) for mode in document.modes if mode.tenant is None and mode.namespace is None}
+        general = {mode.rule: str(mode.mode) for mode in document.modes if not _scope(mode)}
         found = cls(general, {}, {})
         for mode in document.modes:
-            if (mode.tenant or mode.namespace) and mode.mode != found.mode(mode.rule):
+            if _scope(mode) and mode.mode != found.mode(mode.rule):
                 found.narrower.setdefault(mode.rule, []).append(mode)
         for exemption in active:
             found.exemptions.setdefault(exemption.rule, []).append(exemption.id)
@@ -36,8 +36,11 @@ class RulesInUse:
         """As data: the general mode, each narrower one with where it holds, the ids of the exemptions."""
         return {
             "mode": self.mode(rule),
-            "narrower": [
-                {"mode": one.mode, "tenant": one.tenant, "namespace": one.namespace} for one in self.narrower.get(rule, [])
-            ],
+            "narrower": [{"mode": one.mode, **_scope(one)} for one in self.narrower.get(rule, [])],
             "exemptions": sorted(self.exemptions.get(rule, [])),
         }
+
+
+def _scope(mode: ModeRule) -> dict[str, str]:
+    """Where a mode holds: what it names; nothing for a general one."""
+    return mode.model_dump(mode="json", exclude={"rule", "mode"}, exclude_none=True)

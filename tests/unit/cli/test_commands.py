@@ -324,7 +324,7 @@ def test_rules_are_listed_by_control_and_domain_with_their_modes_and_exemptions(
     rules = {rule["id"]: rule for rule in json.loads(out)["rules"]}
     assert (status, sorted(rules)) == (0, ["admission/gpu-quota", "admission/namespace-isolation"])
     assert rules["admission/gpu-quota"]["mode"] == "warn"
-    assert rules["admission/gpu-quota"]["narrower"] == [{"mode": "dryrun", "tenant": "acme", "namespace": None}]
+    assert rules["admission/gpu-quota"]["narrower"] == [{"mode": "dryrun", "tenant": "acme"}]
     assert rules["admission/gpu-quota"]["exemptions"] == ["EX-1"]
     assert rules["admission/namespace-isolation"]["mode"] == "enforce"
     assert rules["admission/gpu-quota"]["messages"]["no_limit"]
