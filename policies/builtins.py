@@ -69,6 +69,8 @@ RESERVED: frozenset[str] = NAMESPACES | PLAIN | {"data", "input"}
 """Names OPA 1.22 gives a meaning. A rule or import may not take one: engines differ in which of the two a call then means."""
 
 LIB_USERS_ROOT = ("data", "portcullis")
+READABLE = frozenset({"lib", "rules"})
+"""Below it; the rest are the decisions, which read the rules: a rule that read one would go round in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,12 @@ def _judge(use: Use, syntax: Syntax, functions: Mapping[Path, frozenset[str]]) -
 
 
 def _judge_data(use: Use) -> Objection | None:
-    if use.path[:2] == LIB_USERS_ROOT and len(use.path) > 2 and use.path[2] is not None:
+    if use.path[:2] == LIB_USERS_ROOT and len(use.path) > 2 and use.path[2] in READABLE:
         return None
     return Objection(
-        "data", f"{show(use.path)} lies outside data.portcullis; facts and configuration come in `input`", use.line
+        "data",
+        f"{show(use.path)} lies outside data.portcullis.lib and data.portcullis.rules; facts and configuration come in `input`",
+        use.line,
     )
 
 
