@@ -1,8 +1,8 @@
-"""The engine for a laptop, tests and `check`: regorus's interpreter, in this process.
+"""regorus's interpreter in this process: for commands, tests and `check`. Doors have it in one of its own (`policies.confined`).
 
 A regorus engine may only be touched by the thread that made it (anything else panics), so one thread owns it and evaluates
 what it is handed, one after the other. The interpreter lock is held during an evaluation anyway, so one thread loses nothing.
-It has no deadline of its own: an evaluation that took more processor time than the deadline is a denial afterwards.
+Nothing can stop it: an evaluation that took more processor time than the deadline is a denial afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from policies.syntax import engine_place, engine_problem
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answered:
     text: str | None
     problem: str
     place: str
@@ -37,7 +37,7 @@ class _Answer:
 class _Job:
     rule: str
     document: str
-    answer: Future[_Answer]
+    answer: Future[Answered]
 
 
 class Embedded:
@@ -68,17 +68,11 @@ class Embedded:
         job = _Job(rule, document.decode(), Future())
         self._jobs.put(job)
         answer = self._wait(job.answer)
-        if answer.text is None:
-            problem = f"evaluation failed at {answer.place}" if answer.place else "evaluation failed"
-            raise EngineFailure("engine/error", problem=problem)
-        if answer.seconds * 1000 > self._deadline_ms:
+        if answer.text is not None and answer.seconds * 1000 > self._deadline_ms:
             raise EngineFailure("engine/timeout", deadline_ms=self._deadline_ms)
-        try:
-            return json.loads(answer.text)
-        except ValueError as error:
-            raise EngineFailure("engine/error", problem="the answer is not JSON") from error
+        return read(answer.text, answer.place)
 
-    def _wait(self, answer: Future[_Answer]) -> _Answer:
+    def _wait(self, answer: Future[Answered]) -> Answered:
         """The answer, or a failure once nobody is left to give one (a forked process has no copy of the thread)."""
         while self._thread.is_alive():
             try:
@@ -97,6 +91,16 @@ class Embedded:
         self._stop()
 
 
+def read(text: str | None, place: str) -> Any:
+    """The decision document of an evaluation; EngineFailure when there is none."""
+    if text is None:
+        raise EngineFailure("engine/error", problem=f"evaluation failed at {place}" if place else "evaluation failed")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise EngineFailure("engine/error", problem="the answer is not JSON") from error
+
+
 def _work(modules: Mapping[str, str], jobs: SimpleQueue[_Job | None], ready: Future[str]) -> None:
     """The owner thread: loads, then evaluates until it is handed None."""
     engine, problem = build(modules)
@@ -104,7 +108,7 @@ def _work(modules: Mapping[str, str], jobs: SimpleQueue[_Job | None], ready: Fut
     if problem:
         return
     while (job := jobs.get()) is not None:
-        job.answer.set_result(_run(engine, job))
+        job.answer.set_result(run(engine, job.rule, job.document))
 
 
 def build(modules: Mapping[str, str]) -> tuple[Any, str]:
@@ -122,7 +126,7 @@ def build(modules: Mapping[str, str]) -> tuple[Any, str]:
     return engine, ""
 
 
-def _run(engine: Any, job: _Job) -> _Answer:
+def run(engine: Any, rule: str, document: str) -> Answered:
     """One evaluation, on a clone, so that nothing of one input can be seen by the next.
 
     Answers with texts, never with the exception: its frames hold the engine, which must not die in another thread.
@@ -132,8 +136,8 @@ def _run(engine: Any, job: _Job) -> _Answer:
     problem = ""
     try:
         clone = engine.clone()
-        clone.set_input_json(job.document)
-        text = clone.eval_rule_as_json(job.rule)
+        clone.set_input_json(document)
+        text = clone.eval_rule_as_json(rule)
     except BaseException as error:  # a panic in Rust is no Exception, and the asker must get an answer whatever happened
         problem = str(error)
-    return _Answer(text, engine_problem(problem) if problem else "", engine_place(problem), time.thread_time() - start)
+    return Answered(text, engine_problem(problem) if problem else "", engine_place(problem), time.thread_time() - start)

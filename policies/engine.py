@@ -32,6 +32,7 @@ from policies.answer import Answer, read_answer
 from policies.bundle import Bundle
 from policies.catalogue import Catalogue
 from policies.check import Loaded, load_modules, load_tree
+from policies.confined import Confined
 from policies.distribution import Distribution, read_file
 from policies.embedded import Embedded
 from policies.evaluate import EngineFailure, Evaluator
@@ -59,7 +60,7 @@ def load(settings: Settings) -> Engine:
     if policy.engine == "wasm" and module is None:
         raise ConfigError("engine: wasm needs a bundle with a Wasm module; build it where an opa program is", where="policy")
     if policy.engine == "embedded" or module is None:
-        return Engine(loaded, Embedded(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
+        return Engine(loaded, Confined(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
     return Engine(loaded, Wasm(module, deadline_ms=policy.deadline_ms))
 
 
@@ -86,7 +87,7 @@ def _verify_key(path: str) -> Ed25519PublicKey:
 
 
 def load_embedded(root: Path | None = None, extra: Sequence[Path] = ()) -> Engine:
-    """The embedded engine over the rules below `root` (the shipped ones when None). ConfigError as `load`."""
+    """The interpreter in this process, for commands and tests, over the rules below `root` (the shipped ones when None). ConfigError as `load`."""
     loaded = load_tree(root, extra)
     return Engine(loaded, Embedded(loaded.bundle.modules))
 

@@ -80,54 +80,11 @@ def test_nothing_of_one_input_reaches_the_next_and_threads_do_not_meet(loaded: L
     assert wrong == []
 
 
-LOOP = """\
-default checked := false
-
-checked if is_number(input.request.gpu_shares)
-
-deny contains {"path": "x", "args": {}} if {
-	input.request.gpu_shares == 7
-	many := split(input.request.namespace, "-")
-	some a in many
-	some b in many
-	some c in many
-	some d in many
-	some e in many
-	a != b
-	c != d
-	e == "never"
-}
-"""
-EATER = """\
-default checked := false
-
-checked if is_number(input.request.gpu_shares)
-
-deny contains {"path": "x", "args": {}} if {
-	input.request.gpu_shares == 8
-	many := split(input.request.namespace, "-")
-	all := [concat("", [a, b, c, d]) | some a in many; some b in many; some c in many; some d in many]
-	count(all) == 1
-}
-"""
-
-
 @pytest.fixture(scope="module")
 def hostile(opa: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, bytes]:
     """A tree with a rule that hardly ends and one that eats memory."""
-    folder = tmp_path_factory.mktemp("hostile")
-    changes = {"admission/loop": LOOP, "admission/eater": EATER}
-    root = trees.write(folder / "tree", trees.files())
-    for rule, body in changes.items():
-        trees.extra(folder / "own", rule, body)
-    found = load_tree(root, [folder / "own"])
+    found = trees.hostile(tmp_path_factory.mktemp("hostile"))
     return found, compile_wasm(found.bundle, opa)
-
-
-def asked(shares: int, words: int) -> dict[str, Any]:
-    found = trees.admission_input(shares)
-    found["request"]["namespace"] = "-".join(["w"] * words)
-    return found
 
 
 @pytest.mark.parametrize(("shares", "words", "rule"), [(7, 60, "engine/timeout"), (8, 60, "engine/error")])
@@ -136,17 +93,17 @@ def test_a_rule_that_loops_or_eats_is_stopped_and_the_next_decision_is_made(
 ) -> None:
     found, module = hostile
     engine = Engine(found, Wasm(module, deadline_ms=300 if rule == "engine/timeout" else 20_000, max_memory=32 * 1024 * 1024))
-    denied = engine.decide("admission", asked(shares, words))
+    denied = engine.decide("admission", trees.asked(shares, words))
     assert (denied.allow, denied.code) == (False, rule)
     assert denied.duration_us < 20_000_000
-    assert engine.decide("admission", asked(1, 2)).allow, "the instance that was stopped is not used again"
+    assert engine.decide("admission", trees.asked(1, 2)).allow, "the instance that was stopped is not used again"
 
 
 def test_an_input_beyond_the_memory_is_refused_and_the_next_one_judged(hostile: tuple[Loaded, bytes]) -> None:
     wasm = Wasm(hostile[1], max_memory=8 * 1024 * 1024)
     with pytest.raises(EngineFailure, match="more memory"):
-        wasm.evaluate("admission", canonical(asked(1, 5_000_000)))
-    assert wasm.evaluate("admission", canonical(asked(1, 2)))["allow"] is True
+        wasm.evaluate("admission", canonical(trees.asked(1, 5_000_000)))
+    assert wasm.evaluate("admission", canonical(trees.asked(1, 2)))["allow"] is True
 
 
 def test_a_module_that_wants_built_ins_of_a_host_is_refused(opa: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.decision import MANDATORY
+from policies.check import Loaded, load_tree
 
 MODES = """\
 package portcullis.lib.modes
@@ -175,3 +176,58 @@ def lineage_input() -> dict[str, Any]:
 
 INPUTS = {"admission": admission_input(), "gateway": gateway_input(), "weights": weights_input(), "lineage": lineage_input()}
 """One input of each domain that fits its schema."""
+
+
+LOOP = """\
+default checked := false
+
+checked if is_number(input.request.gpu_shares)
+
+deny contains {"path": "x", "args": {}} if {
+	input.request.gpu_shares == 7
+	many := split(input.request.namespace, "-")
+	some a in many
+	some b in many
+	some c in many
+	some d in many
+	some e in many
+	a != b
+	c != d
+	e == "never"
+}
+"""
+EATER = """\
+default checked := false
+
+checked if is_number(input.request.gpu_shares)
+
+deny contains {"path": "x", "args": {}} if {
+	input.request.gpu_shares == 8
+	many := split(input.request.namespace, "-")
+	all := [concat("", [a, b, c, d]) | some a in many; some b in many; some c in many; some d in many]
+	count(all) == 1
+}
+"""
+
+
+def hostile(folder: Path) -> Loaded:
+    """A tree with a rule that hardly ends and one that eats memory."""
+    root = write(folder / "tree", files())
+    for rule, body in {"admission/loop": LOOP, "admission/eater": EATER}.items():
+        extra(folder / "own", rule, body)
+    return load_tree(root, [folder / "own"])
+
+
+def asked(shares: int, words: int) -> dict[str, Any]:
+    """7 shares make the one loop over so many words, 8 shares the other eat."""
+    found = admission_input(shares)
+    found["request"]["namespace"] = "-".join(["w"] * words)
+    return found
+
+
+def looping(seed: int = 0) -> dict[str, Any]:
+    return asked(7, 100 + seed)
+
+
+def eating() -> dict[str, Any]:
+    return asked(8, 60)

@@ -12,4 +12,8 @@ holds_gpu if input.request.gpu_shares > 0
 
 registered contains models.ref(model) if some model in input.facts.models
 
-digests contains model.manifest_digest if some model in input.facts.models
+# Bound in the body: the interpreter fails on a head that is undefined for one model and defined for the next.
+digests contains digest if {
+	some model in input.facts.models
+	digest := model.manifest_digest
+}
