@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from policies.facts import Fact
 
 MAX_READS = 10
+NAMED = str.maketrans("{}", "<>")
+"""How a message's template shows what it would name: `<model> is revoked`."""
 OWN = {"policy/grant": "Nothing grants it", "policy/mandatory": "A rule could not be checked", "input/schema": "The input"}
 """Titles of reasons that no rule gave; the others are the engine's."""
 LEGEND = "In the names of facts, `request` is what was asked, `facts` is what was known about it, `config` is what the operator has set."
@@ -169,11 +170,13 @@ def _silent(explanation: Explanation) -> list[str]:
     lines: list[str] = []
     for rule in explanation.rules:
         if rule.held:
-            lines += ["", f"{rule.title} ({rule.id}) had nothing against it. What it looked for was not there:"]
+            lines += [
+                "",
+                f"{rule.title} ({rule.id}) had nothing against it. It would have denied for one of these reasons, and none is so:",
+            ]
             for held in rule.held:
-                said = re.sub(r"\{\w+\}", "…", held.message)
-                lines.append(f'  not so: "{said}"')
-                lines.append(f"    (line {held.line} of the rule asks for `{held.statement}`, and that does not hold)")
+                lines += [f"  - {message.translate(NAMED)}" for message in held.messages]
+                lines.append(f"      not so: line {held.line} of the rule asks for `{held.statement}`, and that does not hold")
     return lines
 
 

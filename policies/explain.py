@@ -46,15 +46,18 @@ class Unmet:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Why one definition of the rule's `deny` did not apply: its first statement that does not hold, as it is written."""
+    """Why one definition of the rule's `deny` did not apply: its first statement that does not hold, as it is written.
+
+    `messages`: the templates of what it would have said; several where it hands on reasons from a library.
+    """
 
     reason: str | None
-    message: str
+    messages: tuple[str, ...]
     line: int
     statement: str
 
     def as_json(self) -> dict[str, Any]:
-        return {"reason": self.reason, "message": self.message, "line": self.line, "does_not_hold": self.statement}
+        return {"reason": self.reason, "messages": list(self.messages), "line": self.line, "does_not_hold": self.statement}
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +276,13 @@ class _Explainer:
         if self.said.problem:
             return []
         found = []
+        own = {branch.reason for branch in self.branches[rule.id]}
+        others = tuple(text for reason, text in rule.messages.items() if reason not in own) or (rule.message,)
         for index, branch in enumerate(self.branches[rule.id]):
+            messages = others if branch.reason is None else (rule.messages.get(branch.reason, rule.message),)
             for step, statement in enumerate(branch.statements):
                 if (rule.id, index, step) not in self.said.reached:
-                    message = rule.messages.get(branch.reason or "", rule.message)
-                    found.append(Held(branch.reason, message, branch.lines[step], " ".join(statement.split())))
+                    found.append(Held(branch.reason, messages, branch.lines[step], " ".join(statement.split())))
                     break
         return found
 

@@ -122,6 +122,7 @@ def test_an_allowance_names_its_grants_and_why_each_rule_is_silent(engine: Engin
     held = {one.reason: one.statement for one in rule(explanation, "gateway/purpose").held}
     assert held["missing"] == "count(purposes) > 0"
     assert {one.reason: one.statement for one in access.held}["not_registered"] == "not models.found"
+    assert "{model} is revoked" in access.held[-1].messages, "what a library would have said"
     allowed_admission = rule(of(engine, "admission: exempt for all"), "admission/approved-images")
     assert {one.reason: one.statement for one in allowed_admission.held}[
         "no_digest"
