@@ -165,20 +165,38 @@ def overlay(layers: Iterable[Layer]) -> dict[str, Any]:
     return result
 
 
+def section_digest(section: str, value: Any) -> str:
+    return digest(_shown(section, value))
+
+
 def revision(merged: Mapping[str, Any]) -> str:
-    """The digest of a keyed document, over the digests of its sections: the sections that did not change need not be read again."""
-    return digest({section: digest(value) for section, value in listed(merged).items()})
+    """The digest of a keyed document, over the digests of its sections: what did not change need not be digested again."""
+    return digest({section: section_digest(section, value) for section, value in merged.items()})
 
 
-def validate(merged: Mapping[str, Any], layers: Iterable[Layer], rules: Collection[str] | None = None) -> Document:
+def _shown(section: str, value: Any) -> Any:
+    """A section as `listed` shows it, sharing its parts: for reading only."""
+    return [value[key] for key in sorted(value)] if section in IDENTITY else value
+
+
+def validate(
+    merged: Mapping[str, Any],
+    layers: Iterable[Layer],
+    rules: Collection[str] | None = None,
+    *,
+    checked: Document | None = None,
+    same: Collection[str] = (),
+) -> Document:
     """The typed document behind a keyed one. ConfigError names the layer and the key of the first thing that is wrong.
 
-    `rules` are the ids that modes and exemptions may name; None leaves that unchecked.
+    `rules` are the ids that modes and exemptions may name; None leaves that unchecked. The sections `same` are as in `checked` and
+    are taken from it.
     """
     layers = list(layers)
-    shown = listed(merged)
+    taken = {section: getattr(checked, section) for section in same}
+    shown = {section: _shown(section, value) for section, value in merged.items() if section not in taken}
     try:
-        document = Document.model_validate(shown)
+        document = Document.model_validate(shown).model_copy(update=taken)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         path = _path_of(first["loc"], shown)

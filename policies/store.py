@@ -18,7 +18,6 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from core import yamlread
 from core.errors import BadInput, ConfigError, Conflict, Forbidden, NotFound, PortcullisError
 from core.inputs import AdmissionConfig, GatewayConfig, LineageConfig, WeightsConfig
 from core.names import ModelRef
@@ -29,12 +28,14 @@ from policies import config_overlay as overlay
 from policies.config import Document, ExemptionRule, Path, show_time, unix
 from policies.config_lookup import Lookup
 from policies.config_overlay import Change, Layer
+from policies.config_sources import Built, Files, Mark
 from policies.tables import ConfigVersion
 from storage.database import Database
 
-DEFAULTS = FilePath(__file__).parent / "defaults"
 MAX_AGE_SECONDS = 0.5
 """How long an answer may be given without a look at the sources: half of the second that is promised."""
+HOLD = 1.8
+"""How many of these an old answer is given for while a new revision is built: nine tenths of the promised second."""
 EDITORS = frozenset({"admin", "operator"})
 MAX_REASON = 1000
 MAX_PATH = 512
@@ -101,16 +102,18 @@ class ConfigStore:
         self._database = database
         self._commitments = commitments
         self._recorder = recorder
-        self._places = (DEFAULTS, *files)
+        self._files = Files(files)
         self._clock = clock
         self.home = home
         self._rules = rules
         self._max_age = max_age_seconds
         self._lock = asyncio.Lock()
+        self._building: asyncio.Task[None] | None = None
+        self._built: Built | None = None
         self._lookup: Lookup | None = None
         self._seen: tuple[Any, ...] = ()
         self._failure: PortcullisError | None = None
-        self._looked = float("-inf")
+        self._looked = self._changed = float("-inf")
 
     # --- the port ----------------------------------------------------------------------------------------------------
 
@@ -256,7 +259,7 @@ class ConfigStore:
         where = overlay.show_path(path)
         if not any(found.exemption.id == id for found in await self.list_exemptions()):
             raise NotFound("there is no such exemption", where=where)
-        below = overlay.overlay(await asyncio.to_thread(self._file_layers))
+        below = overlay.overlay(await asyncio.to_thread(self._files.layers))
         ended = show_time(self._clock.now_unix())
         intent = Intent("exemption", "revoke", where, author, reason)
         if id in below.get("exemptions", {}):
@@ -269,10 +272,10 @@ class ConfigStore:
         version, stored = await self._latest()
         if expected_version is not None and expected_version != version:
             raise Conflict(f"the configuration is at version {version}, not {expected_version}; look again and repeat")
-        changed = edit(stored)
+        changed = await asyncio.to_thread(edit, stored)
         if changed == stored:
             return version
-        below = await asyncio.to_thread(self._file_layers)
+        below = await asyncio.to_thread(self._files.layers)
         before = overlay.overlay([*below, _stored_layer(version, stored)])
         layers = [*below, _stored_layer(version + 1, changed)]
         after = overlay.overlay(layers)
@@ -304,7 +307,7 @@ class ConfigStore:
                 session.add(row)
         except IntegrityError as error:
             raise Conflict("somebody else changed the configuration meanwhile; look again and repeat") from error
-        self._looked = float("-inf")
+        self._looked, self._changed = float("-inf"), time.monotonic()
         return version + 1
 
     async def _must_fit(self, before: dict[str, Any], after: dict[str, Any], layers: Sequence[Layer], *, path: str) -> None:
@@ -330,37 +333,60 @@ class ConfigStore:
     # --- sources -----------------------------------------------------------------------------------------------------
 
     async def _current(self) -> Lookup:
-        """The lookup of the current revision, after a look at the sources when the last one is older than the limit."""
-        if time.monotonic() - self._looked >= self._max_age:
+        """The lookup of the current revision, after a look at the sources when the last one is older than the limit.
+
+        While a new revision is built the old one answers, as far as the promised second allows; then calls wait for the new one.
+        """
+        if self._age() >= self._max_age:
             async with self._lock:
-                if time.monotonic() - self._looked >= self._max_age:
+                if self._age() >= self._max_age and not self._is_building():
                     await self._look()
+            if self._building is not None and (self._lookup is None or self._age() >= self._max_age * HOLD):
+                await asyncio.shield(self._building)
         if self._failure is not None:
             raise type(self._failure)(self._failure.message, where=self._failure.where)
         if self._lookup is None:
             raise ConfigError("the configuration has not been read")
         return self._lookup
 
+    def _age(self) -> float:
+        return time.monotonic() - self._looked
+
+    def _is_building(self) -> bool:
+        return self._building is not None and not self._building.done()
+
     async def _look(self) -> None:
-        """One look at the sources. A failure is kept as long as a success would be, so that a broken file is not read per call."""
+        """One look at the sources, which starts a build when one of them changed. A failure is kept as long as a success would be,
+        so that a broken file is not read per call."""
         started = time.monotonic()
         try:
-            signature = await asyncio.to_thread(self._signature)
-            if self._lookup is None or self._failure is not None or self._seen != (await self._version(), signature):
-                version, stored = await self._latest()
-                self._lookup = await asyncio.to_thread(self._build, await self._layers(version, stored))
-                self._seen = (version, signature)
-            else:
-                self._lookup.forget()
-            self._failure = None
+            marks = await asyncio.to_thread(self._files.marks)
+            if self._lookup is None or self._failure is not None or self._seen != (await self._version(), marks):
+                self._building = asyncio.create_task(self._rebuild(started, marks))
+                return
+            self._lookup.forget()
         except PortcullisError as error:
             self._failure = error
         self._looked = started
 
-    def _build(self, layers: Sequence[Layer]) -> Lookup:
-        merged = overlay.overlay(layers)
-        document = overlay.validate(merged, layers, self._rules)
-        return Lookup(document, overlay.revision(merged), self._commitments, home=self.home)
+    async def _rebuild(self, started: float, marks: tuple[Mark, ...]) -> None:
+        try:
+            version, document = await self._latest_row()
+            self._built, self._lookup = await asyncio.to_thread(self._build, version, document)
+            self._seen = (version, marks)
+            self._failure = None
+        except PortcullisError as error:
+            self._failure = error
+        # What this process changed meanwhile is looked for at once.
+        self._looked = started if started > self._changed else float("-inf")
+
+    def _build(self, version: int, document: Any) -> tuple[Built, Lookup]:
+        stored = {} if document is None else _stored(version, document)
+        built = Built.of([*self._files.layers(), _stored_layer(version, stored)], self._rules, self._built)
+        if self._lookup is not None and built.revision == self._lookup.revision:
+            self._lookup.forget()
+            return built, self._lookup
+        return built, Lookup(built.document, built.revision, self._commitments, home=self.home, previous=self._lookup)
 
     async def _version(self) -> int:
         async with self._database.session(reading=True) as session:
@@ -368,10 +394,14 @@ class ConfigStore:
 
     async def _latest(self) -> tuple[int, dict[str, Any]]:
         """The number of the latest version and its keyed document."""
+        version, document = await self._latest_row()
+        return (0, {}) if document is None else (version, await asyncio.to_thread(_stored, version, document))
+
+    async def _latest_row(self) -> tuple[int, Any]:
         query = select(ConfigVersion).order_by(ConfigVersion.version.desc()).limit(1)
         async with self._database.session(reading=True) as session:
             row = (await session.scalars(query)).first()
-        return (0, {}) if row is None else (row.version, _stored(row))
+        return (0, None) if row is None else (row.version, row.document)
 
     async def _latest_effective(self) -> tuple[int, Document]:
         version, stored = await self._latest()
@@ -393,27 +423,10 @@ class ConfigStore:
             row = await session.get(ConfigVersion, version)
         if row is None:
             raise NotFound(f"there is no version {version} of the configuration; `config history` lists them")
-        return _stored(row)
+        return _stored(row.version, row.document)
 
     async def _layers(self, version: int, stored: dict[str, Any]) -> list[Layer]:
-        return [*await asyncio.to_thread(self._file_layers), _stored_layer(version, stored)]
-
-    def _file_layers(self) -> list[Layer]:
-        return [_read(path, DEFAULTS in path.parents) for path in self._files()]
-
-    def _files(self) -> list[FilePath]:
-        return [path for place in self._places for path in _yaml_files(place)]
-
-    def _signature(self) -> tuple[tuple[str, int, int, int], ...]:
-        """What changes when a file does: name, time, size and inode (an editor replaces, a mounted ConfigMap swaps links)."""
-        found = []
-        for path in self._files():
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-            found.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
-        return tuple(found)
+        return [*await asyncio.to_thread(self._files.layers), _stored_layer(version, stored)]
 
 
 def state_of(rule: ExemptionRule, now_unix: int) -> ExemptionState:
@@ -467,30 +480,8 @@ def _stored_layer(version: int, stored: dict[str, Any]) -> Layer:
     return Layer(f"database version {version}", stored)
 
 
-def _stored(row: ConfigVersion) -> dict[str, Any]:
+def _stored(version: int, document: Any) -> dict[str, Any]:
     try:
-        return overlay.keyed(row.document)
+        return overlay.keyed(document)
     except BadInput as error:
-        raise ConfigError(error.message, where=f"database version {row.version}: {error.where}") from error
-
-
-def _yaml_files(place: FilePath) -> list[FilePath]:
-    """The file itself, or every YAML file in a folder, sorted by path; hidden ones (a ConfigMap's `..data`) are left out."""
-    if place.is_file():
-        return [place]
-    if not place.is_dir():
-        raise ConfigError("no such file or folder; take it out of `config:` or create it", where=str(place))
-    found = [path for suffix in ("*.yaml", "*.yml") for path in place.rglob(suffix) if path.is_file()]
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(place).parts))
-
-
-def _read(path: FilePath, shipped: bool) -> Layer:
-    name = f"defaults/{path.name}" if shipped else str(path)
-    try:
-        value = yamlread.load(path.read_bytes(), where=name)
-        return Layer(name, {} if value is None else overlay.keyed(overlay.plain(value)))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=name) from error
-    except BadInput as error:
-        where = error.where if error.where.startswith(name) else f"{name}: {error.where}".removesuffix(": ")
-        raise ConfigError(error.message, where=where) from error
+        raise ConfigError(error.message, where=f"database version {version}: {error.where}") from error

@@ -30,7 +30,8 @@ from policies.config_overlay import (
     show_path,
     validate,
 )
-from policies.store import DEFAULTS, ConfigStore, _read
+from policies.config_sources import DEFAULTS, read_file
+from policies.store import ConfigStore
 from tests.simulators.ports import FixedClock, MemoryCommitments, MemoryRecorder
 
 names = st.from_regex(r"[a-z][a-z0-9.-]{0,5}", fullmatch=True)
@@ -154,7 +155,7 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path: Any, name: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        _read(path, shipped=False)
+        read_file(path, shipped=False)
     assert str(path) in caught.value.where
     assert told in str(caught.value)
 
@@ -163,7 +164,7 @@ def test_a_duplicate_key_is_refused_with_its_line(tmp_path: Any) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("tenants:\n  acme: {}\n  acme: {}\n")
     with pytest.raises(ConfigError, match=r"line 3"):
-        _read(path, shipped=False)
+        read_file(path, shipped=False)
 
 
 BAD_DOCUMENTS: dict[str, tuple[str, str]] = {
@@ -212,7 +213,7 @@ def test_the_layer_that_said_it_last_is_blamed() -> None:
 
 
 def test_the_shipped_defaults_are_whole_shares_and_cover_the_mig_profiles() -> None:
-    layers = [_read(path, shipped=True) for path in sorted(DEFAULTS.glob("*.yaml"))]
+    layers = [read_file(path, shipped=True) for path in sorted(DEFAULTS.glob("*.yaml"))]
     document = validate(overlay(layers), layers)
     table = Lookup(document, {}, MemoryCommitments()).accelerators
     for profile, sevenths in {
