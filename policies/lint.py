@@ -106,20 +106,6 @@ def lint(read: Mapping[Source, Syntax]) -> list[Trap]:
     return sorted(lint_.found)
 
 
-def reads(read: Mapping[Source, Syntax]) -> dict[str, tuple[str, ...]]:
-    """By rule, the paths of the input that it reads, helpers included: the longest ones, in order. BadInput as `lint`."""
-    program = Program.of(read)
-    found = {}
-    for module in program.modules:
-        if module.source.rule_id is not None:
-            lint_ = _Lint(program)
-            lint_.rule_module(module)
-            shown = {show_place(place) for place in lint_.places}
-            longest = [one for one in shown if not any(other.startswith((f"{one}.", f"{one}[")) for other in shown)]
-            found[module.source.rule_id] = tuple(sorted(longest))
-    return found
-
-
 def shapes_of(source: Source) -> Shapes:
     """A rule's input is its domain's; a library's may be any."""
     domain = source.path.split("/")[1] if source.rule_id else None
@@ -132,7 +118,6 @@ class _Lint:
         self.found: set[Trap] = set()
         self.reached: set[Definition] = set()
         self.seen: set[object] = set()
-        self.places: set[Place] = set()
 
     def scope(self, module: Module) -> Scope:
         return Scope(self.program, module, shapes_of(module.source), Budget(), {})
@@ -240,10 +225,7 @@ class _Lint:
         self.known(resolve(term, scope), line_of(term), scope)
 
     def known(self, place: Value | None, line: int, scope: Scope) -> None:
-        if not isinstance(place, tuple) or place[0] != "input":
-            return
-        self.places.add(place)
-        if scope.shapes.presence(place) is Presence.ABSENT:
+        if isinstance(place, tuple) and place[0] == "input" and scope.shapes.presence(place) is Presence.ABSENT:
             self.add(scope, line, "unknown-path", show_place(place))
 
     def call(self, term: Node, scope: Scope, present: AbstractSet[Place]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from policies.program import Body, Definition, Module, Node, Program, field_of
+from policies.program import Body, Definition, Module, Node, Program, field_of, written
 from policies.syntax import Path, dotted, flatten, parse
 from policies.tree import Source
 
@@ -22,7 +22,6 @@ Scalar = str | int | float | bool | None
 TYPES = {
     "is_string": "text", "is_number": "a number", "is_boolean": "true or false", "is_array": "a list", "is_object": "an object",
 }  # fmt: skip
-QUOTES = (b'"', b"`")
 MAX_DEPTH = 40
 ALWAYS = Body((), None, is_else=False)
 """The body of a definition that has none: it holds always."""
@@ -124,12 +123,8 @@ class RuleReader:
         return list(dict.fromkeys(lines))
 
     def text(self, module: Module, span: Mapping[str, Any]) -> str:
-        """The text of a span; where it begins or ends with a string, regorus leaves out the outer quotes."""
-        source = self._bytes[module.source]
-        start, end = span["start"], span["end"]
-        start -= source[start - 1 : start] in QUOTES
-        end += source[end : end + 1] in QUOTES
-        return source[start:end].decode()
+        """The text of a span."""
+        return written(self._bytes[module.source], {"span": span})
 
     def _definitions(self, package: Package, name: str) -> list[Definition]:
         return self.program.by_package.get(package, {}).get(name, [])

@@ -8,9 +8,8 @@ from pathlib import Path
 from core.decision import DOMAINS
 from policies.catalogue import Rule
 from policies.check import load_tree
-from policies.lint import reads
-from policies.syntax import parse
-from policies.tree import read_tree
+from policies.reads import Pattern, RuleReader
+from policies.shapes import Place, Step, show_place
 
 HEAD = """\
 # Rules
@@ -28,12 +27,23 @@ def write_rules(file: Path) -> Path:
 
 def page(root: Path | None = None, extra: Sequence[Path] = ()) -> str:
     """The page of the rules below `root` (the shipped ones when None) and the extra folders. ConfigError as `load_tree`."""
-    catalogue = load_tree(root, extra).catalogue
-    paths = reads({source: parse(source.path, source.text) for source in read_tree(root, extra).modules})
-    rules = catalogue.rules()
+    loaded = load_tree(root, extra)
+    reader = RuleReader(loaded.bundle.modules)
+    rules = loaded.catalogue.rules()
     parts = [HEAD, _contents(rules)]
-    parts += [_rule(rule, paths[rule.id]) for domain in DOMAINS for rule in rules if rule.domain == domain]
+    parts += [_rule(rule, _paths(reader, rule)) for domain in DOMAINS for rule in rules if rule.domain == domain]
     return "\n".join(parts)
+
+
+def _paths(reader: RuleReader, rule: Rule) -> list[str]:
+    """What the rule reads, helpers included: the longest paths, in order."""
+    package = ("portcullis", "rules", *rule.id.split("/"))
+    read = {show_place(_place(path)) for export in ("checked", "deny", "grant") for path in reader.reads(package, export).paths}
+    return sorted(one for one in read if not any(other.startswith((f"{one}.", f"{one}[")) for other in read))
+
+
+def _place(pattern: Pattern) -> Place:
+    return ("input", *(Step("each", "") if part is None else part for part in pattern))
 
 
 def _contents(rules: Iterable[Rule]) -> str:
