@@ -179,6 +179,12 @@ def test_full_coverage(tmp_path: Path) -> None:
     assert covered(tmp_path, test)["admission/gpu-quota"].percent == 100
 
 
+def test_shipped_rules_are_covered_by_their_own_tests() -> None:
+    run = testing.run_all(coverage=True)
+    assert [result for result in run.results if not result.passed] == []
+    assert {found.rule or found.file: found.missed for found in run.files if found.missed} == {}
+
+
 def test_lines_are_shown_as_ranges() -> None:
     assert ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"
     assert ranges([]) == ""

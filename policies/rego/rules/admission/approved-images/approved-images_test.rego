@@ -15,6 +15,20 @@ test_unchecked_without_containers if {
 	not rule.checked with input as {"request": {}}
 }
 
+test_an_image_that_cannot_be_read if {
+	found := object.union(running("ml"), {"request": {"containers": [{"path": "c0", "name": "serve"}]}})
+	rule.deny == {{"path": "c0", "args": {"reason": "unreadable", "container": "serve"}}} with input as found
+}
+
+test_a_digest_where_the_operator_asks_for_one if {
+	asked := object.union(running("ml"), {"config": {"require_image_digest": true}})
+	args := {"reason": "no_digest", "image": "r.example/ml", "container": "serve"}
+	rule.deny == {{"path": "c0", "args": args}} with input as asked
+	image := {"registry": "r.example", "repository": "ml", "digest": "sha256:d"}
+	pinned := object.union(asked, {"request": {"containers": [{"path": "c0", "name": "serve", "image": image}]}})
+	count(rule.deny) == 0 with input as pinned
+}
+
 running(repository) := {
 	"request": {"operation": "CREATE", "containers": [{
 		"path": "c0",

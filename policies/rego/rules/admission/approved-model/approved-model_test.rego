@@ -26,6 +26,27 @@ test_unchecked_when_a_model_cannot_be_read if {
 	not rule.checked with input as using(object.remove(fit, ["revoked"]))
 }
 
+test_no_model_named if {
+	found := object.union(using(fit), {"request": {"models": []}, "facts": {"models": []}})
+	rule.deny == {{"path": "spec", "args": {"reason": "no_model"}}} with input as found
+}
+
+test_a_name_that_cannot_be_read if {
+	found := object.union(using(fit), {"request": {"models": [{"path": "m"}]}})
+	rule.deny == {{"path": "m", "args": {"reason": "unreadable", "at": "m"}}} with input as found
+}
+
+test_a_model_that_is_not_registered if {
+	found := object.union(using(fit), {"facts": {"models": []}})
+	rule.deny == {{"path": "m", "args": {"reason": "not_registered", "model": "llama@7"}}} with input as found
+}
+
+test_an_incomplete_card if {
+	args := {"reason": "card_incomplete", "model": "llama@7", "missing": ["purpose"]}
+	found := using(object.union(fit, {"card": {"complete": false, "missing": ["purpose"]}}))
+	rule.deny == {{"path": "spec", "args": args}} with input as found
+}
+
 using(model) := {
 	"request": {
 		"operation": "CREATE",

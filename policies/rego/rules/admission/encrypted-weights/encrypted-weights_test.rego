@@ -22,6 +22,16 @@ test_unchecked_without_weights if {
 	not rule.checked with input as {"request": {"gpu_shares": 1, "models": []}, "facts": {"models": []}}
 }
 
+test_a_sealed_place_without_its_digest if {
+	use := {"path": "w", "scheme": "sealed", "sealed": true}
+	rule.deny == {{"path": "w", "args": {"reason": "no_digest", "at": "w"}}} with input as loading(use)
+}
+
+test_a_model_without_weights if {
+	found := object.union(loading({}), {"request": {"weights": []}})
+	rule.deny == {{"path": "spec", "args": {"reason": "no_weights"}}} with input as found
+}
+
 loading(use) := {
 	"request": {
 		"operation": "CREATE",

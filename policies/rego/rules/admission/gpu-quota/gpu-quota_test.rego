@@ -20,6 +20,21 @@ test_unchecked_without_usage if {
 	not rule.checked with input as object.remove(asked(1), ["facts"])
 }
 
+test_a_team_without_a_quota if {
+	found := object.remove(asked(1), ["config"])
+	rule.deny == {{"path": "spec", "args": {"reason": "no_limit", "asked": 1}}} with input as found
+}
+
+test_a_kind_that_cannot_be_counted if {
+	found := object.union(asked(0), {"request": {"known_kind": false, "kind": "Sidecar"}})
+	rule.deny == {{"path": "spec", "args": {"reason": "unknown_kind", "kind": "Sidecar"}}} with input as found
+}
+
+test_a_gpu_without_asking if {
+	found := object.union(asked(0), {"request": {"host_access": [{"path": "c0", "kind": "gpu_without_request"}]}})
+	rule.deny == {{"path": "c0", "args": {"reason": "without_request", "at": "c0"}}} with input as found
+}
+
 asked(shares) := {
 	"request": {
 		"operation": "CREATE",

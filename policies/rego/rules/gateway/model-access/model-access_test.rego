@@ -21,6 +21,25 @@ test_unchecked_when_the_model_cannot_be_read if {
 	not rule.checked with input as object.union(object.remove(calling("vision"), ["facts"]), {"facts": {"model": object.remove(fit, ["datasets"])}})
 }
 
+test_a_grant_to_a_caller_or_a_role if {
+	every grant in [{"callers": ["p"]}, {"roles": ["reader"]}] {
+		request := {"principal": {"team": "search", "roles": ["reader"]}}
+		config := {"grants": [object.union({"id": "g2", "model": "llama", "version": "7"}, grant)]}
+		rule.grant == {"g2"} with input as object.union(calling("search"), {"request": request, "config": config})
+	}
+}
+
+test_a_model_that_is_not_registered if {
+	found := object.union(object.remove(calling("vision"), ["facts"]), {"facts": {}})
+	rule.deny == {{"path": "model", "args": {"reason": "not_registered", "model": "llama@7"}}} with input as found
+	rule.checked with input as found
+}
+
+test_a_model_of_another_tenant if {
+	found := object.union(calling("vision"), {"request": {"principal": {"tenant": "other"}}})
+	rule.deny == {{"path": "model", "args": {"reason": "foreign_tenant", "model": "llama@7"}}} with input as found
+}
+
 calling(team) := {
 	"request": {"model": "llama", "version": "7", "principal": {"ref": "p", "tenant": "acme", "team": team, "roles": []}},
 	"facts": {"model": fit},

@@ -21,6 +21,26 @@ test_unchecked_without_the_card_s_purposes if {
 	not rule.checked with input as object.remove(calling({}), ["facts"])
 }
 
+test_a_dataset_s_purpose if {
+	trained := {"name": "web", "version": "1", "purposes": ["search"]}
+	args := {"model": "llama@7", "dataset": "web@1", "allowed": ["search"]}
+	missing := object.union(args, {"reason": "dataset_missing"})
+	other := object.union(args, {"reason": "dataset", "purpose": "ads"})
+	rule.deny == {{"path": "purpose", "args": missing}} with input as trained_on(trained, {})
+	rule.deny == {{"path": "purpose", "args": other}} with input as trained_on(trained, {"purpose": "ads"})
+	count(rule.deny) == 0 with input as trained_on(trained, {"purpose": "search"})
+}
+
+test_checked_without_a_card if {
+	rule.checked with input as {"request": {"model": "llama"}, "facts": {}}
+	count(rule.deny) == 0 with input as {"request": {"model": "llama"}, "facts": {}}
+}
+
+trained_on(dataset, request) := {
+	"request": object.union({"model": "llama", "version": "7"}, request),
+	"facts": {"model": {"name": "llama", "version": "7", "card": {"purposes": []}, "datasets": [dataset]}},
+}
+
 calling(request) := {
 	"request": object.union({"model": "llama", "version": "7"}, request),
 	"facts": {"model": {"name": "llama", "version": "7", "card": {"purposes": ["search"]}, "datasets": []}},

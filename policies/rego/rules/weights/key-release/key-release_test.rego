@@ -17,6 +17,22 @@ test_unchecked_when_the_model_cannot_be_read if {
 	not rule.checked with input as object.union(object.remove(asking("d"), ["facts"]), {"facts": {"model": object.remove(fit, ["approvals"])}})
 }
 
+test_a_model_that_is_not_registered if {
+	found := object.remove(asking("d"), ["facts"])
+	rule.deny == {{"path": "model", "args": {"reason": "not_registered", "model": "llama@7"}}} with input as found
+	rule.checked with input as object.union(found, {"facts": {}})
+}
+
+test_a_model_of_another_tenant if {
+	found := object.union(asking("d"), {"request": {"principal": {"tenant": "other"}}})
+	rule.deny == {{"path": "model", "args": {"reason": "foreign_tenant", "model": "llama@7"}}} with input as found
+}
+
+test_a_revoked_model if {
+	found := object.union(asking("d"), {"facts": {"model": {"revoked": true}}})
+	rule.deny == {{"path": "model", "args": {"reason": "revoked", "model": "llama@7"}}} with input as found
+}
+
 asking(digest) := {
 	"request": {
 		"model": "llama",
