@@ -141,6 +141,9 @@ def test_an_own_rule_changes_exactly_what_it_denies(house: House) -> None:
     status, found = house.whatif("--extra", "own", "-o", "all.json")
     assert status == 1
     assert json.loads(Path("all.json").read_text()) == found
+    assert house.whatif("--extra", "own")[1]["decisions_changed"] == found["decisions_changed"]
+    house.call("policy", "whatif", "--extra", "own", "-o", "again.json")
+    assert json.loads(Path("again.json").read_text())["decisions_changed"] == found["decisions_changed"]
     assert [change["decision_id"] for change in found["decisions_changed"]] == denied
     assert found["changes"]["newly_denied"] == {"decisions": 3, "inputs": 2, "examples": denied[:2]}
     assert [(row["rule"], row["change"], row["decisions"]) for row in found["by_rule"]] == [
@@ -198,6 +201,7 @@ def test_what_cannot_be_compared_is_counted_and_is_no_agreement(house: House) ->
     house.decide(asked("third"), allow=False, violations=timeout)
     house.decide({"now_unix": 1})
     house.decide(asked(), input_digest="", policy_revision="")
+    house.decide(asked("fourth"), policy_revision="")
     house.call("evidence", "sequence", "--once")
     file = kept_as(house.digests(tampered)["input"])
     file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -205,13 +209,13 @@ def test_what_cannot_be_compared_is_counted_and_is_no_agreement(house: House) ->
     assert {row["code"]: row["decisions"] for row in found["cannot"]} == {
         "engine_failed": 1,
         "input_lost": 1,
-        "no_input": 1,
+        "no_input": 2,
         "schema": 1,
     }
-    assert (status, found["unchanged"], found["compared"], found["decisions"]) == (0, 1, 1, 5)
+    assert (status, found["unchanged"], found["compared"], found["decisions"]) == (0, 1, 1, 6)
     assert next(row for row in found["cannot"] if row["code"] == "input_lost")["examples"] == [tampered]
     shown = house.call("policy", "whatif", bundle)[1]
-    assert "1 unchanged, 0 changed, 4 cannot be compared" in shown
+    assert "1 unchanged, 0 changed, 5 cannot be compared" in shown
     assert "the input cannot be opened" in shown
     kept_as(house.digests(kept)["input"]).unlink()
     status, found = house.whatif(bundle)

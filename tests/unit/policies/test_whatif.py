@@ -287,7 +287,8 @@ def test_differences(case: tuple[dict[str, Any], Any]) -> None:
 
 def test_the_order_of_entries_is_no_difference() -> None:
     entries = [ENTRY, {**ENTRY, "rule": "a/c"}]
-    first, second = ({**DENIED, "violations": found, "grants": ["b", "a"]} for found in (entries, entries[::-1]))
+    grants = ["a/g:1", "a/g:2"]
+    first, second = ({**DENIED, "violations": entries[::way], "grants": grants[::way]} for way in (1, -1))
     assert difference(outcome(first), outcome(second)) is None
 
 
