@@ -1,28 +1,27 @@
-"""Deciding recorded inputs again, under bundles that do not run (yet): in this process, or in several when there is much to do.
+"""Deciding recorded inputs again, under bundles that do not run (yet).
 
-Nothing is remembered: each input is decided afresh. The interpreter holds the interpreter lock, so what it has to decide beyond the
-first inputs goes to worker processes; a Wasm module is quick enough alone.
+Nothing is remembered: each input is decided afresh. A rule that nobody has tried may not end, so it is the engines of doors that decide
+here, which stop one. The interpreter works in a process of its own: beyond the first inputs there is one for each core. A Wasm module is
+quick enough alone.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from core.canonical import canonical
 from core.decision import MANDATORY, Domain
-from core.errors import BadInput, EngineUnavailable
+from core.errors import BadInput
 from core.jsonread import loads_object
 from policies.check import Loaded
-from policies.embedded import Embedded
+from policies.confined import Confined
 from policies.engine import Engine
 from policies.memory import Memory
 from policies.wasm import Wasm
@@ -31,8 +30,8 @@ Job = tuple[Domain, bytes]
 Unjudged = Literal["", "unreadable", "schema", "mandatory"]
 """Why no rule can judge an input under this version; empty where rules did."""
 ALONE = 1_000
-"""Inputs that are decided in this process before workers are started: fewer than this take as long as starting them."""
-MAX_WORKERS = 8
+"""Inputs that one judge decides before there are more: fewer take as long as starting another."""
+MAX_JUDGES = 8
 
 
 class Outcome(NamedTuple):
@@ -99,13 +98,17 @@ class Candidate:
 
     def engine(self) -> Engine:
         """A Wasm engine where there is a module, else the embedded one; it remembers nothing. ConfigError as those."""
-        if self.wasm is None:
-            return Engine(self.loaded, Embedded(self.loaded.bundle.modules, deadline_ms=self.deadline_ms), memory=Memory(0))
-        return Engine(self.loaded, Wasm(self.wasm, deadline_ms=self.deadline_ms), memory=Memory(0))
+        modules = self.loaded.bundle.modules
+        evaluator = (
+            Confined(modules, deadline_ms=self.deadline_ms)
+            if self.wasm is None
+            else Wasm(self.wasm, deadline_ms=self.deadline_ms)
+        )
+        return Engine(self.loaded, evaluator, memory=Memory(0))
 
 
 class Judge:
-    """Decides inputs under each of several bundles, in this process."""
+    """Decides inputs under each of several bundles, one after the other."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self.engines = [candidate.engine() for candidate in candidates]
@@ -141,42 +144,37 @@ def _about(domain: Domain, document: Mapping[str, Any]) -> tuple[str, tuple[str,
 class Recompute:
     """`Judge` over many inputs: `submit` some, collect what they came to, submit the next. Close it when done (`with`)."""
 
-    def __init__(self, candidates: Sequence[Candidate], *, alone: int = ALONE, processes: int | None = None) -> None:
-        """`processes`: how many workers may be started; as many as this process has cores when None, none below two."""
+    def __init__(self, candidates: Sequence[Candidate], *, alone: int = ALONE, judges: int | None = None) -> None:
+        """`judges`: how many may decide beside each other; as many as this process has cores when None."""
         self._candidates = tuple(candidates)
-        self._judge = Judge(candidates)
+        self._judges = [Judge(candidates)]
         interpreted = any(candidate.wasm is None for candidate in candidates)
-        cores = len(os.sched_getaffinity(0)) if processes is None else processes
-        self._wanted = min(cores, MAX_WORKERS) if interpreted and cores > 1 else 0
+        self._wanted = min(judges or len(os.sched_getaffinity(0)), MAX_JUDGES) if interpreted else 1
         self._left = alone
-        self._workers: list[_Worker] = []
+        self._threads = ThreadPoolExecutor(self._wanted, thread_name_prefix="whatif")
 
     @property
     def engines(self) -> list[Engine]:
-        return self._judge.engines
+        return self._judges[0].engines
 
     @property
-    def workers(self) -> int:
-        return len(self._workers)
+    def judges(self) -> int:
+        return len(self._judges)
 
     def submit(self, jobs: Sequence[Job]) -> Callable[[], list[Judged]]:
-        """Starts on `jobs`; what is returned waits for the answers, in order. EngineUnavailable when a worker died."""
-        if self._left > 0 or not self._wanted:
-            self._left -= len(jobs)
-            done = [self._judge(job) for job in jobs]
-            return lambda: done
-        if not self._workers:
-            self._workers = [_Worker(self._candidates) for _ in range(self._wanted)]
-        share = -(-len(jobs) // len(self._workers))
-        asked = [(worker, jobs[at * share : (at + 1) * share]) for at, worker in enumerate(self._workers)]
-        for worker, part in asked:
-            worker.ask(part)
-        return lambda: list(chain.from_iterable([worker.answer() for worker, _ in asked]))
+        """Starts on `jobs`; what is returned waits for what they come to, in order. One submission at a time."""
+        if self._left <= 0:
+            self._judges += [Judge(self._candidates) for _ in range(self._wanted - len(self._judges))]
+        self._left -= len(jobs)
+        share = -(-len(jobs) // len(self._judges))
+        parts = [jobs[at * share : (at + 1) * share] for at in range(len(self._judges))]
+        running = [self._threads.submit(_all, judge, part) for judge, part in zip(self._judges, parts, strict=True)]
+        return lambda: list(chain.from_iterable([part.result() for part in running]))
 
     def close(self) -> None:
-        self._judge.close()
-        for worker in self._workers:
-            worker.close()
+        self._threads.shutdown(cancel_futures=True)
+        for judge in self._judges:
+            judge.close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,45 +183,5 @@ class Recompute:
         self.close()
 
 
-class _Worker:
-    """A process with a judge of its own, asked over a pipe: one question, one answer, so that neither side fills the pipe unread."""
-
-    def __init__(self, candidates: tuple[Candidate, ...]) -> None:
-        # Spawned, not forked: the engines here have threads.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, candidates), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def ask(self, jobs: Sequence[Job]) -> None:
-        try:
-            self._pipe.send(list(jobs))
-        except OSError as error:
-            raise EngineUnavailable("a worker process ended before it had decided", where="policies") from error
-
-    def answer(self) -> list[Judged]:
-        try:
-            found: list[Judged] = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise EngineUnavailable("a worker process ended before it had decided", where="policies") from error
-        return found
-
-    def close(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self._pipe.close()
-        self._process.terminate()
-        self._process.join()
-        self._process.close()
-
-
-def _work(pipe: Connection, candidates: tuple[Candidate, ...]) -> None:
-    """A worker's life: answers until the other end is closed. Ctrl-C is for the process that was started by a person."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    judge = Judge(candidates)
-    while True:
-        try:
-            jobs: list[Job] = pipe.recv()
-        except EOFError:
-            return
-        pipe.send([judge(job) for job in jobs])
+def _all(judge: Judge, jobs: Sequence[Job]) -> list[Judged]:
+    return [judge(job) for job in jobs]

@@ -234,7 +234,7 @@ class _Comparison:
     def run(self, recorded: Iterable[Recorded]) -> Report:
         running: tuple[_Batch, Callable[[], list[Judged]]] | None = None
         for batch in self._batches(recorded):
-            # While the workers decide one batch, the next one is read.
+            # While one batch is decided, the next one is read.
             if running is not None:
                 self._settle(*running)
             running = batch, self.decide.submit(batch.jobs)

@@ -30,8 +30,8 @@ def test_the_wasm_module_decides_and_finds_what_the_embedded_engine_finds(house:
     assert found == plain
 
 
-def test_wasm_needs_no_workers(opa: str) -> None:
+def test_wasm_needs_one_judge(opa: str) -> None:
     loaded = load_tree()
-    with Recompute([Candidate(loaded, compile_wasm(loaded.bundle, opa))], alone=0, processes=4) as recompute:
+    with Recompute([Candidate(loaded, compile_wasm(loaded.bundle, opa))], alone=0, judges=4) as recompute:
         recompute.submit([("gateway", b"{}")])()
-        assert recompute.workers == 0
+        assert recompute.judges == 1

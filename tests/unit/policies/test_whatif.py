@@ -10,7 +10,7 @@ import pytest
 
 from core.canonical import canonical, sha256
 from core.decision import Domain
-from core.errors import BadInput, EngineUnavailable, NotFound
+from core.errors import BadInput, NotFound
 from core.inputs import INPUTS, GatewayInput
 from policies.check import load_tree
 from policies.recompute import Candidate, Judge, Outcome, Recompute, outcome
@@ -169,24 +169,43 @@ def test_batches_of_any_size_give_the_same(story: Story, tmp_path: Path, monkeyp
         monkeypatch.undo()
 
 
-def test_workers_give_what_one_process_gives(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_judges_give_what_one_gives(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("policies.whatif.BATCH_INPUTS", 4)
     new = candidate(tmp_path / "new", admission__gpu_quota=STRICTER)
-    with Recompute([new], alone=0, processes=2) as recompute:
+    with Recompute([new], alone=5, judges=3) as recompute:
         report = compare(story.recorded, story.inputs, recompute)
-        assert recompute.workers == 2
-    assert report.as_json() == story.whatif(new).as_json()
+        assert recompute.judges == 3
+    assert report.as_json() == story.whatif(new, judges=1).as_json()
 
 
-def test_a_worker_that_dies_ends_the_comparison(story: Story) -> None:
-    with Recompute([story.old], alone=0, processes=2) as recompute:
-        asked = recompute.submit([("admission", canonical(trees.admission_input(1)))])
-        asked()
-        for worker in recompute._workers:
-            worker._process.kill()
-            worker._process.join()
-        with pytest.raises(EngineUnavailable, match="worker process ended"):
-            compare(story.recorded, story.inputs, recompute)
+LOOP = """\
+default checked := false
+
+checked if is_number(input.request.gpu_shares)
+
+deny contains {"path": "x", "args": {}} if {
+	input.request.gpu_shares == 7
+	many := split(input.request.namespace, "-")
+	some a in many
+	some b in many
+	some c in many
+	some d in many
+	some e in many
+	a != b
+	c != d
+	e == "never"
+}
+"""
+
+
+def test_a_rule_that_does_not_end_is_stopped_and_found(story: Story, tmp_path: Path) -> None:
+    endless = trees.admission_input(7)
+    endless["request"]["namespace"] = "-".join(f"w{n}" for n in range(100))
+    made = story.decide(endless)
+    loaded = load_tree(trees.write(tmp_path / "new", trees.files()), [trees.extra(tmp_path / "own", "admission/loop", LOOP)])
+    report = story.whatif(Candidate(loaded))
+    assert (report.kinds["newly_denied"].examples, report.unchanged) == ([made], 11)
+    assert set(report.by_rule) >= {("engine/timeout", "newly_denied")}
 
 
 # --- what cannot be compared --------------------------------------------------------------------------------------------
