@@ -44,6 +44,8 @@ class NewExemption(Sent):
     expires: str
     subjects: list[str]
     namespaces: list[str] = []
+    teams: list[str] = []
+    models: list[str] = []
 
 
 @routes.get("/config", *READERS)

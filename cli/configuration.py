@@ -117,6 +117,8 @@ def add(
     subject: Annotated[list[str], typer.Option(help="Deployment/chat or llama-3@7; * for all")],
     tenant: Annotated[str | None, typer.Option(help="The installation's tenant when left out")] = None,
     namespace: Annotated[list[str] | None, typer.Option(help="Only in these namespaces")] = None,
+    team: Annotated[list[str] | None, typer.Option(help="Only for these teams")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only for these models: NAME or NAME@VERSION")] = None,
 ) -> None:
     """Adds an exemption. It counts until it expires, for exactly these subjects."""
 
@@ -131,6 +133,8 @@ def add(
             tenant=tenant or management.settings.tenant,
             subjects=subject,
             namespaces=namespace or [],
+            teams=team or [],
+            models=model or [],
             author=operator,
         )
 

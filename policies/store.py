@@ -219,6 +219,8 @@ class ConfigStore:
         tenant: str,
         subjects: Sequence[str],
         namespaces: Sequence[str] = (),
+        teams: Sequence[str] = (),
+        models: Sequence[str] = (),
         author: Principal,
     ) -> int:
         """Adds an exemption that counts from now until `expires`. Conflict when the id is taken; all fields are needed."""
@@ -229,6 +231,7 @@ class ConfigStore:
                 )
         if unix(expires) <= self._clock.now_unix():
             raise BadInput("the expiry has passed already", where=f"exemptions.{id}.expires")
+        scopes = {"namespaces": namespaces, "teams": teams, "models": models}
         item: dict[str, Any] = {
             "rule": rule,
             "owner": owner,
@@ -237,7 +240,7 @@ class ConfigStore:
             "expires": expires,
             "tenant": tenant,
         }
-        item |= {"id": id, "subjects": list(subjects), **({"namespaces": list(namespaces)} if namespaces else {})}
+        item |= {"id": id, "subjects": list(subjects), **{name: list(found) for name, found in scopes.items() if found}}
         path: Path = ("exemptions", id)
         if any(found.exemption.id == id for found in await self.list_exemptions()):
             raise Conflict(
@@ -337,12 +340,18 @@ class ConfigStore:
 
         While a new revision is built the old one answers, as far as the promised second allows; then calls wait for the new one.
         """
-        if self._age() >= self._max_age:
+        while self._age() >= self._max_age:
             async with self._lock:
                 if self._age() >= self._max_age and not self._is_building():
                     await self._look()
-            if self._building is not None and (self._lookup is None or self._age() >= self._max_age * HOLD):
-                await asyncio.shield(self._building)
+            building = self._building
+            old_will_do = self._lookup is not None and self._age() < self._max_age * HOLD
+            if building is None or building.done() or old_will_do:
+                break
+            await asyncio.shield(building)
+            # A build says how things were when it began, so the sources are looked at again where that is too long ago.
+            if self._failure is not None:
+                break
         if self._failure is not None:
             raise type(self._failure)(self._failure.message, where=self._failure.where)
         if self._lookup is None:

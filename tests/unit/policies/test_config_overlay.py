@@ -97,9 +97,18 @@ def test_a_path_is_read_back_as_it_was_shown(parts: list[str]) -> None:
     assert parse_path(show_path(tuple(parts))) == tuple(parts)
 
 
-@given(st.sampled_from(["admission/a", "gateway/b-c"]), st.none() | names, st.none() | labels)
-def test_a_modes_key_is_read_back(rule: str, tenant: str | None, namespace: str | None) -> None:
-    item = {key: value for key, value in (("rule", rule), ("tenant", tenant), ("namespace", namespace)) if value is not None}
+@given(
+    st.sampled_from(["admission/a", "gateway/b-c"]),
+    st.none() | names,
+    st.none() | names,
+    st.none() | labels,
+    st.none() | st.builds("{}@{}".format, names, names),
+)
+def test_a_modes_key_is_read_back(
+    rule: str, tenant: str | None, team: str | None, namespace: str | None, model: str | None
+) -> None:
+    parts = {"rule": rule, "tenant": tenant, "team": team, "namespace": namespace, "model": model}
+    item = {key: value for key, value in parts.items() if value is not None}
     key = item_key("modes", item)
     assert identity("modes", key) == item
     assert parse_path(show_path(("modes", key, "mode"))) == ("modes", key, "mode")
