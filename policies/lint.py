@@ -1,10 +1,10 @@
 """Finds where a rule says nothing because something is undefined, and where the engines then differ: `policy check` and every load of a tree.
 
-Each code was tried in OPA 1.22 and in regorus (tests/unit/policies/test_lint.py has the cases, tests/e2e runs them):
+Each code was tried in OPA 1.22, in Wasm and in regorus (tests/unit/policies/traps.py has the cases, tests/e2e/test_traps.py runs them):
 
 | code | what happens |
 |---|---|
-| `undefined-under-not` | OPA evaluates what stands under `not` outside it: undefined there, the whole body is silent; regorus: true |
+| `undefined-under-not` | OPA and Wasm evaluate what stands under `not` outside it: undefined there, the body is silent; regorus: true |
 | `undefined-in-literal` | a call without an answer takes the whole array, object or set with it, or drops a comprehension's member |
 | `optional-compared` | a comparison in `deny` with a field that is not there does not hold: nobody is denied |
 | `vanishing-denial` | a denial whose path or args name a field that is not there is no denial |
@@ -59,7 +59,7 @@ from policies.tree import Source
 
 CODES: Mapping[str, str] = {
     "undefined-under-not": (
-        "under `not`, {found} may be undefined; OPA then drops the whole body and regorus holds it true. "
+        "under `not`, {found} may be undefined; OPA and Wasm then drop the whole body, regorus holds it true. "
         "Write a helper rule (`good if …`) and `not good`, or prove before that it is there"
     ),
     "undefined-in-literal": (

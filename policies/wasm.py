@@ -124,16 +124,7 @@ class _Instance:
         wanted = next((item.type for item in module.imports if item.name == "memory"), None)
         if not isinstance(wanted, wasmtime.MemoryType):
             raise KeyError("memory")
-        self._memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(wanted.limits.min, self._max_pages)))
-        linked: list[Any] = []
-        for item in module.imports:
-            if item.name == "memory":
-                linked.append(self._memory)
-            elif item.name in {*NO_BUILTINS, "opa_abort", "opa_println"} and isinstance(item.type, wasmtime.FuncType):
-                linked.append(wasmtime.Func(store, item.type, _abort if item.name != "opa_println" else _ignore))
-            else:
-                raise ValueError(f"asks for {item.name}")
-        exports = wasmtime.Instance(store, module, linked).exports(store)
+        exports = self._linked(store, module, wanted.limits.min)
         self._eval = _Call(store, exports["opa_eval"], arguments=7)
         heap: Any = exports["opa_heap_ptr_get"]
         self._text = exports["opa_json_dump"]
@@ -142,6 +133,25 @@ class _Instance:
         self._entrypoints: dict[str, int] = json.loads(self._dumped(exports["entrypoints"]))
         self._data = self._parsed(exports, b"{}")
         self._base: int = heap(store)
+
+    def _linked(self, store: wasmtime.Store, module: wasmtime.Module, pages: int) -> Any:
+        """The exports of an instance. OPA writes a memory of two pages into every module, however many its constants fill."""
+        while True:
+            self._memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(pages, self._max_pages)))
+            linked: list[Any] = []
+            for item in module.imports:
+                if item.name == "memory":
+                    linked.append(self._memory)
+                elif item.name in {*NO_BUILTINS, "opa_abort", "opa_println"} and isinstance(item.type, wasmtime.FuncType):
+                    linked.append(wasmtime.Func(store, item.type, _abort if item.name != "opa_println" else _ignore))
+                else:
+                    raise ValueError(f"asks for {item.name}")
+            try:
+                return wasmtime.Instance(store, module, linked).exports(store)
+            except wasmtime.Trap:
+                pages *= 2
+                if pages > self._max_pages:
+                    raise
 
     def evaluate(self, domain: str, document: bytes, *, ticks: int) -> bytes:
         """The result set as JSON. Everything that an earlier evaluation left above the base is overwritten."""
@@ -155,7 +165,7 @@ class _Instance:
         return self._string(self._eval(0, entrypoint, self._data, self._base, len(document), heap, FORMAT_JSON))
 
     def _dumped(self, function: Any) -> bytes:
-        return self._string(self._text(self._store, function(self._store)))  # type: ignore[operator]  # an exported function
+        return self._string(self._text(self._store, function(self._store)))
 
     def _parsed(self, exports: Any, data: bytes) -> int:
         address = exports["opa_malloc"](self._store, len(data))

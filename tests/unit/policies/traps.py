@@ -1,7 +1,4 @@
-"""Every trap the linter knows, as a rule that has it and the right form of the same rule, with the input that shows it.
-
-`documents` are (bad's count of denials in OPA, in regorus, the good form's in both) for `request`: tests/e2e/test_traps.py runs them.
-"""
+"""Every trap the linter knows, as a rule that has it and the right form of the same rule, with the input that shows it."""
 
 from __future__ import annotations
 
@@ -38,7 +35,8 @@ def deny(body: str, head: str = '{"path": "", "args": {}}') -> str:
     return f"deny contains {head} if {{\n" + "".join(f"\t{line.strip()}\n" for line in body.split(";")) + "}\n"
 
 
-BOTH = ("opa", "regorus")
+IN_OPA = ("opa", "wasm")
+EVERYWHERE = ("opa", "regorus", "wasm")
 _HELPER = deny("not good") + "\n"
 _CONTAINER = {"request": {"containers": [{"path": "p", "name": "c", "image": {"registry": "r", "repository": "ml"}}]}}
 _USE = {"request": {"models": [{"path": "p"}]}}
@@ -46,7 +44,7 @@ _NAMED_TWICE = {"request": {"models": [{"path": "p", "name": "a"}, {"path": "q"}
 
 
 def under_not(expression: str, helper: str, found: str, **more: Any) -> Case:
-    return Case("undefined-under-not", deny(f"not {expression}"), f"{_HELPER}good if {helper}\n", ("opa",), found, **more)
+    return Case("undefined-under-not", deny(f"not {expression}"), f"{_HELPER}good if {helper}\n", IN_OPA, found, **more)
 
 
 CASES: dict[str, Case] = {
@@ -95,7 +93,7 @@ CASES: dict[str, Case] = {
         "undefined-under-not",
         deny("not short(team)") + "\nteam := input.config.team\n",
         _HELPER + "good if short(input.config.team)\n",
-        ("opa",),
+        IN_OPA,
         "input.config.team",
     ),
     "an iteration's field under not": Case(
@@ -103,7 +101,7 @@ CASES: dict[str, Case] = {
         deny('some container in input.request.containers; not container.image.digest in {"a"}'),
         deny("some container in input.request.containers; not pinned(container)")
         + '\npinned(container) if container.image.digest in {"a"}\n',
-        ("opa",),
+        IN_OPA,
         "container.image.digest",
         _CONTAINER,
     ),
@@ -112,7 +110,7 @@ CASES: dict[str, Case] = {
         deny("some container in input.request.containers; not short(container.image.digest)"),
         deny("some container in input.request.containers; not pinned(container)")
         + "\npinned(container) if short(container.image.digest)\n",
-        ("opa",),
+        IN_OPA,
         "container.image.digest",
         _CONTAINER,
     ),
@@ -120,7 +118,7 @@ CASES: dict[str, Case] = {
         "undefined-under-not",
         deny("some use in input.request.models; unfit(use)") + '\nunfit(use) if not use.version in {"1"}\n',
         deny("some use in input.request.models; not fit(use)") + '\nfit(use) if use.version in {"1"}\n',
-        ("opa",),
+        IN_OPA,
         "use.version",
         _USE,
     ),
@@ -129,7 +127,7 @@ CASES: dict[str, Case] = {
         deny('some a in input.request.models; named(a); some b in input.request.models; a.path != b.path; not b.name in {"x"}'),
         deny("some a in input.request.models; named(a); some b in input.request.models; a.path != b.path; not called(b)")
         + '\ncalled(use) if use.name in {"x"}\n',
-        ("opa",),
+        IN_OPA,
         "b.name",
         _NAMED_TWICE,
     ),
@@ -138,7 +136,7 @@ CASES: dict[str, Case] = {
         deny('count([c | some c in input.request.containers; not c.image.digest in {"a"}]) > 0'.replace("; not", "\n\tnot")),
         deny("count([c | some c in input.request.containers\n\tnot pinned(c)]) > 0")
         + '\npinned(container) if container.image.digest in {"a"}\n',
-        ("opa",),
+        IN_OPA,
         "c.image.digest",
         _CONTAINER,
     ),
@@ -147,7 +145,7 @@ CASES: dict[str, Case] = {
         deny('kinds := [word(input.request.namespace), "x"]; "x" in kinds'),
         deny('kinds := [better(input.request.namespace), "x"]; "x" in kinds')
         + '\ndefault better(_) := ""\n\nbetter(x) := "ml" if x == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "word(input.request.namespace)",
     ),
     "a call without an answer in a set": Case(
@@ -155,7 +153,7 @@ CASES: dict[str, Case] = {
         deny('kinds := {word(input.request.namespace), "x"}; "x" in kinds'),
         deny('kinds := {better(input.request.namespace), "x"}; "x" in kinds')
         + '\ndefault better(_) := ""\n\nbetter(x) := "ml" if x == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "word(input.request.namespace)",
     ),
     "a call without an answer in a denial": Case(
@@ -163,7 +161,7 @@ CASES: dict[str, Case] = {
         deny("input.request.gpu_shares > 0", '{"path": "", "args": {"kind": word(input.request.namespace)}}'),
         deny("input.request.gpu_shares > 0", '{"path": "", "args": {"kind": better(input.request.namespace)}}')
         + '\ndefault better(_) := ""\n\nbetter(x) := "ml" if x == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "word(input.request.namespace)",
     ),
     "a call without an answer in a comprehension's head": Case(
@@ -171,7 +169,7 @@ CASES: dict[str, Case] = {
         deny("count([word(c.name) | some c in input.request.containers]) > 0"),
         deny("count([better(c.name) | some c in input.request.containers]) > 0")
         + '\ndefault better(_) := ""\n\nbetter(x) := "ml" if x == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "word(c.name)",
         _CONTAINER,
     ),
@@ -179,7 +177,7 @@ CASES: dict[str, Case] = {
         "optional-compared",
         deny('input.config.team != "ml"'),
         deny('input.config.team != "ml"') + "\n" + deny("not teamed"),
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "an optional field compared, through a variable": Case(
@@ -188,35 +186,35 @@ CASES: dict[str, Case] = {
         deny("limit := input.config.gpu_limit_shares; input.request.gpu_shares > limit")
         + "\n"
         + deny("not input.config.gpu_limit_shares"),
-        BOTH,
+        EVERYWHERE,
         "input.config.gpu_limit_shares",
     ),
     "an optional field compared in a helper": Case(
         "optional-compared",
         deny("astray") + '\nastray if input.config.team != "ml"\n',
         deny("not at_home") + '\nat_home if input.config.team == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "an optional field compared in a helper under two nots": Case(
         "optional-compared",
         deny("not fine") + '\nfine if not astray\n\nastray if input.config.team != "ml"\n',
         deny("not fine") + '\nfine if input.config.team == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "an optional field in a built-in": Case(
         "optional-compared",
         deny('startswith(input.config.team, "x")'),
         deny("not fits") + '\nfits if startswith(input.config.team, "ml")\n',
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "an optional field of an element": Case(
         "optional-compared",
         deny('some use in input.request.models; use.version != "1"'),
         deny("some use in input.request.models; not first(use)") + '\nfirst(use) if use.version == "1"\n',
-        BOTH,
+        EVERYWHERE,
         "input.request.models[_].version",
         _USE,
     ),
@@ -224,7 +222,7 @@ CASES: dict[str, Case] = {
         "optional-compared",
         deny('count([use | some use in input.request.models\n\tuse.version != "1"]) > 0'),
         deny("count([use | some use in input.request.models\n\tnot first(use)]) > 0") + '\nfirst(use) if use.version == "1"\n',
-        BOTH,
+        EVERYWHERE,
         "input.request.models[_].version",
         _USE,
     ),
@@ -232,14 +230,14 @@ CASES: dict[str, Case] = {
         "optional-compared",
         deny("left := input.config.gpu_limit_shares - 1; left < input.request.gpu_shares"),
         deny("not left") + "\nleft if input.config.gpu_limit_shares - 1 >= input.request.gpu_shares\n",
-        BOTH,
+        EVERYWHERE,
         "input.config.gpu_limit_shares",
     ),
     "args with an optional field": Case(
         "vanishing-denial",
         deny("input.request.gpu_shares > 0", '{"path": "", "args": {"team": input.config.team}}'),
         deny("input.request.gpu_shares > 0", '{"path": "", "args": {"team": object.get(input.config, "team", "")}}'),
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "args with an optional field, made in the body": Case(
@@ -248,7 +246,7 @@ CASES: dict[str, Case] = {
         deny(
             'input.request.gpu_shares > 0; args := {"team": object.get(input.config, "team", "")}', '{"path": "", "args": args}'
         ),
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "args with a variable that may have no value": Case(
@@ -257,14 +255,14 @@ CASES: dict[str, Case] = {
         deny(
             'input.request.gpu_shares > 0; team := object.get(input.config, "team", "")', '{"path": "", "args": {"team": team}}'
         ),
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "args with a text made of an optional field": Case(
         "vanishing-denial",
         deny("some use in input.request.models", '{"path": use.path, "args": {"model": concat("@", [use.name, "1"])}}'),
         deny("some use in input.request.models", '{"path": use.path, "args": {"model": object.get(use, "name", "")}}'),
-        BOTH,
+        EVERYWHERE,
         "input.request.models[_].name",
         _USE,
     ),
@@ -272,35 +270,35 @@ CASES: dict[str, Case] = {
         "vanishing-denial",
         deny("input.request.gpu_shares > 0", '{"path": input.config.team, "args": {}}'),
         deny("input.request.gpu_shares > 0", '{"path": object.get(input.config, "team", ""), "args": {}}'),
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "iterating what checked does not ask for": Case(
         "unchecked-optional",
         deny("some model in input.facts.models; model.revoked == true"),
         deny("some model in input.facts.models; model.revoked == true") + "\n" + deny("not input.facts.models"),
-        BOTH,
+        EVERYWHERE,
         "input.facts.models",
     ),
     "every of what checked does not ask for": Case(
         "unchecked-optional",
         deny("every model in input.facts.models { model.revoked == true }"),
         deny("not all_fit") + "\nall_fit if {\n\tevery model in input.facts.models { model.revoked == false }\n}\n",
-        BOTH,
+        EVERYWHERE,
         "input.facts.models",
     ),
     "an optional field as an argument": Case(
         "unchecked-optional",
         deny("alien(input.config.team)") + '\nalien(team) if team != "ml"\n',
         deny("not native(input.config)") + '\nnative(config) if config.team == "ml"\n',
-        BOTH,
+        EVERYWHERE,
         "input.config.team",
     ),
     "a misspelt field": Case(
         "unknown-path",
         deny('input.request.namspace == "team-a"'),
         deny('input.request.namespace == "team-a"'),
-        BOTH,
+        EVERYWHERE,
         "input.request.namspace",
     ),
     "a misspelt field under not": Case(
@@ -314,7 +312,7 @@ CASES: dict[str, Case] = {
         "unknown-path",
         deny('some c in input.request.containers; c.nam == "c"'),
         deny('some c in input.request.containers; c.name == "c"'),
-        BOTH,
+        EVERYWHERE,
         "input.request.containers[_].nam",
         _CONTAINER,
     ),
@@ -322,14 +320,14 @@ CASES: dict[str, Case] = {
         "unknown-path",
         deny('object.get(input.request, "namespac", "") == "team-a"'),
         deny('object.get(input.request, "namespace", "") == "team-a"'),
-        BOTH,
+        EVERYWHERE,
         "input.request.namespac",
     ),
     "a misspelt field of an argument": Case(
         "unknown-path",
         deny("some c in input.request.containers; odd(c)") + '\nodd(c) if c.nam == "c"\n',
         deny("some c in input.request.containers; odd(c)") + '\nodd(c) if c.name == "c"\n',
-        BOTH,
+        EVERYWHERE,
         "input.request.containers[_].nam",
         _CONTAINER,
     ),
@@ -337,14 +335,14 @@ CASES: dict[str, Case] = {
         "unknown-path",
         deny('input.request.namespace.name == "team-a"'),
         deny('input.request.namespace == "team-a"'),
-        BOTH,
+        EVERYWHERE,
         "input.request.namespace.name",
     ),
     "another domain's field": Case(
         "unknown-path",
         deny('input.request.subject == "Deployment/chat"; input.request.route == "x"'),
         deny('input.request.subject == "Deployment/chat"'),
-        BOTH,
+        EVERYWHERE,
         "input.request.route",
     ),
 }
