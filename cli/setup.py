@@ -32,7 +32,7 @@ tenants:
       vision: {namespaces: [vision], gpu_quota: 4, requests_per_minute: 60}
 # grants:
 #   - {id: vision-llama, tenant: acme, domain: gateway, model: llama-3, teams: [vision]}
-# modes:
+# modes:   # the narrower wins: model, then namespace, team, tenant (docs/configuration.md)
 #   - {rule: admission/approved-model, mode: warn, tenant: acme, namespace: sandbox}
 """
 

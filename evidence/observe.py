@@ -35,6 +35,7 @@ class Mark:
     time: int
     actor: str
     subject: str
+    action: str = ""
 
 
 @dataclass
@@ -93,7 +94,7 @@ def observe(records: Iterable[Mapping[str, Any]], *, since: int | None, until: i
 
 def _one(seen: Observed, record: Mapping[str, Any]) -> None:
     seq, time, kind = record["seq"], record["time"], record["kind"]
-    mark = Mark(seq, time, record["actor"], record["subject"])
+    mark = Mark(seq, time, record["actor"], record["subject"], str(record.get("details", {}).get("action", "")))
     seen.oldest = seen.oldest or mark
     if kind == "consent":
         _consent(seen, record)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from core.decision import MANDATORY
-from evidence.observe import Observed, Use
+from evidence.observe import Mark, Observed, Use
 
 Status = Literal["evidenced", "not evidenced", "organisational", "not applicable"]
 SIX_MONTHS_DAYS = 183
@@ -175,10 +175,15 @@ def evaluations(seen: Observed) -> Outcome:
     return Outcome("evidenced", "Evaluations are recorded for the versions named.", {"evaluations": len(marks)}, _seqs(marks))
 
 
+def _stops(seen: Observed, *more: str) -> list[Mark]:
+    """Freezes and revocations. Lifting a freeze is on record under its kind, and stops nothing."""
+    return [mark for mark in seen.of("freeze", "revocation", *more) if mark.action != "unfreeze"]
+
+
 def oversight(seen: Observed) -> Outcome:
     """Article 14: people approve, and stopping has been done or tried in this window."""
     approvals = [use for use in seen.decided("approval") if use.allow]
-    stops = seen.of("freeze", "revocation", "drill", "override")
+    stops = _stops(seen, "drill", "override")
     withdrawn = [withdrawal.seq for withdrawal in seen.withdrawals if withdrawal.denied and seen.inside(withdrawal.time)]
     people = {mark.actor for mark in seen.of("approval") if mark.seq in set(_seqs(approvals))}
     counts = {"approvals": len(approvals), "approvers": len(people), "stops, drills and overrides": len(stops) + len(withdrawn)}
@@ -222,7 +227,7 @@ def retention(seen: Observed) -> Outcome:
 
 def suspension(seen: Observed) -> Outcome:
     """Article 26(5): each alert is followed by a stop."""
-    alerts, stops = seen.of("alert"), seen.of("freeze", "revocation")
+    alerts, stops = seen.of("alert"), _stops(seen)
     counts = {
         "alerts": len(alerts),
         "suspensions": len(stops),

@@ -176,7 +176,9 @@ async def test_alerts_and_incidents(rig: Rig):
     assert statuses(report)["art-26-5"] == "not evidenced"
     assert statuses(report)["art-73"] == "organisational"
     assert statuses(report)["annex-iv-2-g"] == "evidenced"
-    await event(rig, "freeze", "llama@7")
+    await event(rig, "freeze", "llama@7", action="unfreeze")
+    assert statuses(made(rig))["art-26-5"] == "not evidenced", "lifting a freeze stops nothing"
+    await event(rig, "freeze", "llama@7", action="freeze")
     assert statuses(made(rig))["art-26-5"] == "evidenced"
 
 
