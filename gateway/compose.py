@@ -81,7 +81,7 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
         await config.refresh()
         pepper = load_pepper(Path(settings.keys.path) / "pepper")
         metrics = Metrics()
-        metrics.watch(engine.memory)
+        metrics.watch(engine)
         policy = read_policy(settings.redaction.policy)
         redactor = Channel(command(settings.redaction.policy))
         sink = InferenceLog(Path(settings.gateway.log), policy, redactor, metrics)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from core.errors import PortcullisError
 from gateway.asgi import Receive, Scope, Send, answer
@@ -22,19 +22,43 @@ class Remembering(Protocol):
     misses: int
 
 
-class _Decisions:
-    """How often a decision was remembered, read when somebody asks."""
+class Deciding(Protocol):
+    """`policies.engine.Engine`."""
 
-    def __init__(self, memory: Remembering) -> None:
-        self._memory = memory
+    @property
+    def memory(self) -> Remembering: ...
+
+    @property
+    def failures(self) -> Mapping[str, int]: ...
+
+    @property
+    def paused(self) -> bool: ...
+
+
+class _Decisions:
+    """How often a decision was remembered and how the engine does, read when somebody asks."""
+
+    def __init__(self, engine: Deciding) -> None:
+        self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
         found = CounterMetricFamily(
             "portcullis_gateway_decisions", "Decisions by whether they were made or remembered", labels=["how"]
         )
-        found.add_metric(["remembered"], self._memory.hits)
-        found.add_metric(["made"], self._memory.misses)
+        found.add_metric(["remembered"], self._engine.memory.hits)
+        found.add_metric(["made"], self._engine.memory.misses)
         yield found
+        failed = CounterMetricFamily(
+            "portcullis_gateway_engine_failures", "Evaluations that gave no answer; each is a denial", labels=["reason"]
+        )
+        for reason, count in sorted(self._engine.failures.items()):
+            failed.add_metric([reason], count)
+        yield failed
+        yield GaugeMetricFamily(
+            "portcullis_gateway_engine_paused",
+            "1 while the OPA server is not asked because it did not answer",
+            self._engine.paused,
+        )
 
 
 class Ready(Protocol):
@@ -62,9 +86,9 @@ class Metrics:
             "portcullis_gateway_outcomes_unrecorded", "Streams whose outcome could not be recorded", registry=self.registry
         )
 
-    def watch(self, memory: Remembering) -> None:
-        """Also says how the engine's memory does."""
-        self.registry.register(_Decisions(memory))
+    def watch(self, engine: Deciding) -> None:
+        """Also says how the policy engine does."""
+        self.registry.register(_Decisions(engine))
 
 
 class Telemetry:

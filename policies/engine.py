@@ -14,6 +14,7 @@ A decision, step by step:
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -109,6 +110,8 @@ class Engine:
         self.memory = Memory() if memory is None else memory
         self.bundle = loaded.bundle
         self.catalogue: Catalogue = loaded.catalogue
+        self.failures: Counter[str] = Counter()
+        """Evaluations that gave no answer, by reason (`engine/timeout`), since the start."""
         self._evaluator = evaluator
         self._revision = loaded.bundle.revision
 
@@ -124,6 +127,11 @@ class Engine:
         """The same rules on the same evaluator, remembering nothing: for trying inputs that nobody sent. It is not closed by itself."""
         return Engine(Loaded(self.bundle, self.catalogue), self._evaluator, memory=Memory(0))
 
+    @property
+    def paused(self) -> bool:
+        """Whether its server did not answer so often that calls are denied without asking it."""
+        return isinstance(self._evaluator, OpaServer) and self._evaluator.paused
+
     def close(self) -> None:
         self._evaluator.close()
 
@@ -136,6 +144,7 @@ class Engine:
         try:
             raw = self._evaluator.evaluate(domain, pending.document)
         except EngineFailure as failure:
+            self.failures[failure.rule] += 1
             return pending.deny(own_violation(failure.rule, **failure.args_shown))
         return pending.finish(raw)
 
@@ -148,6 +157,7 @@ class Engine:
         try:
             raw = await self._evaluator.evaluate_async(domain, pending.document)
         except EngineFailure as failure:
+            self.failures[failure.rule] += 1
             return pending.deny(own_violation(failure.rule, **failure.args_shown))
         return pending.finish(raw)
 

@@ -8,6 +8,7 @@ The server is not trusted to have our rules:
 2. Every answer must come with provenance that names our bundle's revision.
 
 Built-in errors are errors (`strict-builtin-errors`), nothing is retried, and one deadline of ours covers the whole exchange.
+A server that does not answer is not asked for a while (`policies.breaker`): calls are denied at once instead of at the deadline.
 The client's event loop runs in a thread of its own, so the same connections serve every thread and every loop.
 """
 
@@ -28,12 +29,15 @@ from opa_client.opa_async import AsyncOpaClient
 from core.decision import Domain
 from core.errors import ConfigError
 from policies import opa_syntax
+from policies.breaker import Breaker
 from policies.builtins import judge
 from policies.bundle import Bundle
 from policies.evaluate import EngineFailure
 
 _NEVER = -1
 _QUERY = {"provenance": "true", "strict-builtin-errors": "true"}
+_SILENCE = frozenset({"engine/timeout", "engine/unavailable"})
+"""Failures in which the server gave no answer at all."""
 _FATAL_EVERYWHERE = frozenset({"builtin", "syntax"})
 """Objections that count against a policy outside `portcullis` too; the others are about how our own tree is laid out."""
 
@@ -60,6 +64,11 @@ class OpaServer:
 
     async def evaluate_async(self, domain: Domain, document: bytes) -> Any:
         return await asyncio.wrap_future(self._submit(domain, document))
+
+    @property
+    def paused(self) -> bool:
+        """Whether the server did not answer so often that calls are denied without asking it."""
+        return self._link.breaker.paused
 
     def close(self) -> None:
         self._stop()
@@ -115,18 +124,28 @@ class _Link:
         self.connected = False
         self.verified = _NEVER
         self.verifying = asyncio.Lock()
+        self.breaker = Breaker(self.shown)
 
     async def ask(self, domain: Domain, document: bytes) -> Any:
         """The decision document of `domain`; None where it is undefined. Raises EngineFailure, nothing else."""
+        if not self.breaker.enter():
+            raise EngineFailure("engine/unavailable", problem=f"the OPA server at {self.shown} did not answer for a while")
+        answered: bool | None = None
         try:
             async with asyncio.timeout(self.deadline_ms / 1000):
-                return await self._ask(domain, document)
+                found = await self._ask(domain, document)
+            answered = True
+            return found
         except EngineFailure:
-            self.verified = _NEVER
+            answered, self.verified = True, _NEVER
             raise
         except Exception as error:
             self.verified = _NEVER
-            raise self._failure(error) from error
+            failure = self._failure(error)
+            answered = failure.rule not in _SILENCE
+            raise failure from error
+        finally:
+            self.breaker.leave(answered)
 
     def _failure(self, error: Exception) -> EngineFailure:
         if isinstance(error, TimeoutError):

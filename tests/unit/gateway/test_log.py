@@ -299,14 +299,15 @@ async def test_a_lone_surrogate_fails_its_own_record_only(tmp_path: Path) -> Non
     assert [line.get("withheld_because") for line in lines(tmp_path / "a.jsonl")] == ["failed", None]
 
 
-def test_metrics_say_how_often_a_decision_was_remembered() -> None:
+def test_metrics_say_how_the_engine_does() -> None:
+    from types import SimpleNamespace
+
     from prometheus_client import generate_latest
 
-    from policies.memory import Memory
-
-    metrics, memory = Metrics(), Memory()
-    metrics.watch(memory)
-    memory.hits, memory.misses = 3, 2
+    metrics = Metrics()
+    metrics.watch(SimpleNamespace(memory=SimpleNamespace(hits=3, misses=2), failures={"engine/timeout": 4}, paused=True))
     text = generate_latest(metrics.registry).decode()
     assert 'portcullis_gateway_decisions_total{how="remembered"} 3.0' in text
     assert 'portcullis_gateway_decisions_total{how="made"} 2.0' in text
+    assert 'portcullis_gateway_engine_failures_total{reason="engine/timeout"} 4.0' in text
+    assert "portcullis_gateway_engine_paused 1.0" in text

@@ -18,6 +18,7 @@ from aiohttp import web
 from core.decision import MANDATORY
 from core.errors import ConfigError
 from policies import opa_syntax
+from policies.breaker import FAILURES
 from policies.bundle import Bundle
 from policies.check import Loaded, load_tree
 from policies.engine import Engine
@@ -67,6 +68,7 @@ class FakeOpa:
         self.queries: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         self.reads = 0
+        self.peers: set[Any] = set()
         self.url = ""
 
     async def _policies(self, request: web.Request) -> web.Response:
@@ -74,6 +76,8 @@ class FakeOpa:
         return web.json_response({"result": self.policies})
 
     async def _decision(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        self.peers.add(request.transport.get_extra_info("peername"))
         self.queries.append(dict(request.query))
         self.bodies.append(await request.json())
         if self.delay:
@@ -250,6 +254,43 @@ async def test_many_at_once_do_not_read_the_policies_each(engine: Engine, fake: 
     decisions = await asyncio.gather(*(engine.decide_async("admission", trees.admission_input(i)) for i in range(20)))
     assert all(decision.allow for decision in decisions)
     assert fake.reads < 10
+
+
+async def test_one_connection_serves_one_call_after_the_other(engine: Engine, fake: FakeOpa) -> None:
+    for i in range(50):
+        assert (await engine.decide_async("admission", trees.admission_input(i))).allow
+        assert (await asyncio.to_thread(engine.decide, "admission", trees.admission_input(i))).allow
+    assert len(fake.peers) == 1, "counted at the server"
+
+
+async def test_a_server_that_does_not_answer_is_not_asked_for_a_while(
+    engine: Engine, fake: FakeOpa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._evaluator._link.breaker, "_pause", 3600.0)  # type: ignore[attr-defined]
+    assert (await engine.decide_async("admission", trees.admission_input())).allow
+    fake.delay = 30
+    for i in range(FAILURES):
+        assert not engine.paused
+        assert (await engine.decide_async("admission", trees.admission_input(i))).code == "engine/timeout"
+    asked = len(fake.queries)
+    assert engine.paused
+    denied = [await engine.decide_async("admission", trees.admission_input(i)) for i in range(100)]
+    assert {decision.code for decision in denied} == {"engine/unavailable"}
+    assert len(fake.queries) == asked
+    assert engine.failures == {"engine/timeout": FAILURES, "engine/unavailable": 100}
+    fake.delay = 0
+    monkeypatch.setattr(engine._evaluator._link.breaker, "_until", 0.0)  # type: ignore[attr-defined]
+    assert (await engine.decide_async("admission", trees.admission_input())).allow, "asked again, and believed"
+    assert not engine.paused
+
+
+async def test_a_server_that_answers_wrongly_is_asked_again(engine: Engine, fake: FakeOpa) -> None:
+    """It is there; who mends it waits for nothing."""
+    fake.status = 500
+    for _ in range(FAILURES + 1):
+        assert (await engine.decide_async("admission", trees.admission_input())).code == "engine/error"
+    assert not engine.paused
+    assert len(fake.queries) == FAILURES + 1, "each is asked once, and nothing is tried twice"
 
 
 def test_nobody_there_is_a_denial(loaded: Loaded, free_port: int) -> None:
