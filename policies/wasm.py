@@ -13,7 +13,7 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import wasmtime
@@ -30,6 +30,9 @@ MAX_MEMORY = 64 * 1024 * 1024
 POOL = 8
 TICK_SECONDS = 0.005
 FORMAT_JSON = 0
+NO_MEMORY = "the evaluation needs more memory than it may have"
+MALLOC_FAILED = b"opa_malloc: failed"
+"""How OPA's runtime aborts when the memory cannot grow."""
 NO_BUILTINS = ("opa_builtin0", "opa_builtin1", "opa_builtin2", "opa_builtin3", "opa_builtin4")
 
 
@@ -65,9 +68,9 @@ class Wasm:
             except wasmtime.Trap as trap:
                 raise self._failure(trap) from None
             except (wasmtime.WasmtimeError, _NoRoom):
-                raise EngineFailure("engine/error", problem="the evaluation needs more memory than it may have") from None
-            except _Aborted:
-                raise EngineFailure("engine/error", problem="evaluation failed") from None
+                raise EngineFailure("engine/error", problem=NO_MEMORY) from None
+            except _Aborted as aborted:
+                raise EngineFailure("engine/error", problem=NO_MEMORY if aborted.no_memory else "evaluation failed") from None
         try:
             found = json.loads(text)
         except ValueError as error:
@@ -108,6 +111,8 @@ class Wasm:
 class _Aborted(Exception):
     """`opa_abort`, or a built-in that the host does not have."""
 
+    no_memory = False
+
 
 class _NoRoom(Exception):
     """The input and the instance's memory together are beyond the cap."""
@@ -143,7 +148,7 @@ class _Instance:
                 if item.name == "memory":
                     linked.append(self._memory)
                 elif item.name in {*NO_BUILTINS, "opa_abort", "opa_println"} and isinstance(item.type, wasmtime.FuncType):
-                    linked.append(wasmtime.Func(store, item.type, _abort if item.name != "opa_println" else _ignore))
+                    linked.append(wasmtime.Func(store, item.type, self._host(item.name)))
                 else:
                     raise ValueError(f"asks for {item.name}")
             try:
@@ -163,6 +168,19 @@ class _Instance:
         self._store.set_epoch_deadline(ticks)
         heap = (self._base + len(document) + 7) // 8 * 8
         return self._string(self._eval(0, entrypoint, self._data, self._base, len(document), heap, FORMAT_JSON))
+
+    def _host(self, name: str) -> Callable[..., Any]:
+        """The host's side of an import. It knows this instance weakly: a stopped one must be collected with its memory."""
+        if name != "opa_abort":
+            return _ignore if name == "opa_println" else _abort
+        here = weakref.ref(self)
+
+        def abort(address: int) -> None:
+            instance, aborted = here(), _Aborted()
+            aborted.no_memory = instance is not None and instance._string(address) == MALLOC_FAILED
+            raise aborted
+
+        return abort
 
     def _dumped(self, function: Any) -> bytes:
         return self._string(self._text(self._store, function(self._store)))
