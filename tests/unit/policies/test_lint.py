@@ -88,9 +88,18 @@ def test_library_is_read_in_the_light_of_who_calls_it(tmp_path: Path) -> None:
     assert check_tree(trees.write(tmp_path / "called", files), [folder]) == []
 
 
-def test_helpers_that_double_at_each_level_are_refused_in_time(tmp_path: Path) -> None:
-    levels = "\n".join(f"h{i}(x) := [h{i + 1}([x, 1]), h{i + 1}([x, 2])]" for i in range(30))
-    body = f'{CHECKED}{levels}\nh30(x) := x\n\ndeny contains {{"path": "", "args": {{"x": h0(1)}}}}\n'
+TANGLED = {
+    "doubling at each level": (20, "[h{0}([x, 1]), h{0}([x, 2])]", "cannot be checked"),
+    "deep": (40, "h{0}([x])", "deep"),
+}
+
+
+@pytest.mark.parametrize("name", TANGLED)
+def test_helpers_too_tangled_to_follow_are_refused_in_time(tmp_path: Path, name: str) -> None:
+    levels, value, said = TANGLED[name]
+    helpers = "\n\n".join(f"h{i}(x) := {value.format(i + 1)}" for i in range(levels))
+    body = f'{CHECKED}{helpers}\n\nh{levels}(x) := x\n\ndeny contains {{"path": "", "args": {{"x": h0(1)}}}}\n'
     traps = check_tree(trees.write(tmp_path / "root", trees.files()), [trees.extra(tmp_path / "extra", RULE, body)])
     assert [trap.code for trap in traps] == ["tangled"]
     assert traps[0].path.endswith("mine.rego")
+    assert said in traps[0].message

@@ -86,6 +86,9 @@ CASES: dict[str, Case] = {
     "a computed key under not": under_not(
         'input.config.modes[input.config.team] == "off"', 'input.config.modes[input.config.team] == "off"', "input.config.team"
     ),
+    "a computed key of a bare reference under not": under_not(
+        "input.config.modes[input.config.team]", "input.config.modes[input.config.team]", "input.config.team"
+    ),
     "a field with a default, that a document may leave out": under_not(
         "input.config.require_image_digest != true", "input.config.require_image_digest != true", "require_image_digest"
     ),
@@ -358,6 +361,8 @@ SAFE: dict[str, str] = {
     "a required field's element under not": deny('some c in input.request.containers; not c.name in {"a"}'),
     "proved by a type test before": deny('is_string(input.config.team); not input.config.team in {"a"}'),
     "proved by a helper before": deny('teamed; not input.config.team in {"a"}'),
+    "a rule that may be undefined, proved before": deny('is_string(team); not team in {"a"}')
+    + "\nteam := input.config.team if input.request.gpu_shares > 0\n",
     "proved by a helper of an element": deny('some use in input.request.models; named(use); not use.name in {"a"}'),
     "proved after, since order means nothing": deny('not input.config.team in {"a"}; teamed'),
     "object.get under not": deny('not object.get(input.config, "team", "") in {"a"}'),
