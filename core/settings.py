@@ -44,6 +44,10 @@ class Policy(_Section):
     """`auto`: `wasm` when the bundle brings a module, else `embedded`."""
     url: Url | None = None
     """The OPA server, for `engine: opa`."""
+    ca: str | None = None
+    """Certificates in PEM that the OPA server's is checked against, for an https:// address; the system's when it is not set."""
+    token_file: str | None = None
+    """A file with the bearer token that the OPA server asks for (`--authentication=token`), for an https:// address."""
     bundle: str | None = None
     """A bundle file (`portcullis policy bundle build`); the shipped rules and `extra` when it is not set."""
     verify_key: str | None = None
@@ -56,6 +60,8 @@ class Policy(_Section):
     def _url_with_opa(self) -> Policy:
         if (self.engine == "opa") != (self.url is not None):
             raise ValueError("policy.url goes with engine: opa, and engine: opa needs it")
+        if (self.ca or self.token_file) and not str(self.url).startswith("https://"):
+            raise ValueError("policy.ca and policy.token_file go with an https:// policy.url")
         if self.engine == "wasm" and self.bundle is None:
             raise ValueError("engine: wasm needs policy.bundle, a bundle with a Wasm module")
         if self.bundle is not None and self.extra:

@@ -57,12 +57,24 @@ def load(settings: Settings) -> Engine:
         found = _distribution(policy)
         loaded, module = found.loaded, found.wasm
     if policy.engine == "opa":
-        return Engine(loaded, OpaServer(str(policy.url), loaded.bundle, deadline_ms=policy.deadline_ms))
+        return Engine(loaded, _opa_server(policy, loaded.bundle))
     if policy.engine == "wasm" and module is None:
         raise ConfigError("engine: wasm needs a bundle with a Wasm module; build it where an opa program is", where="policy")
     if policy.engine == "embedded" or module is None:
         return Engine(loaded, Confined(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
     return Engine(loaded, Wasm(module, deadline_ms=policy.deadline_ms))
+
+
+def _opa_server(policy: Policy, bundle: Bundle) -> OpaServer:
+    token = None
+    if policy.token_file is not None:
+        try:
+            token = Path(policy.token_file).read_text("utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError("the token's file cannot be read", where=f"policy.token_file: {policy.token_file}") from error
+        if not token or not token.isascii() or not token.isprintable():
+            raise ConfigError("has no token: one line of printable ASCII", where=f"policy.token_file: {policy.token_file}")
+    return OpaServer(str(policy.url), bundle, deadline_ms=policy.deadline_ms, ca=policy.ca, token=token)
 
 
 def rule_ids(policy: Policy) -> frozenset[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 import weakref
 from collections.abc import Mapping
@@ -43,12 +44,17 @@ _FATAL_EVERYWHERE = frozenset({"builtin", "syntax"})
 
 
 class OpaServer:
-    """`Evaluator` over an OPA server at `url` (scheme, host, port). ConfigError when the address has anything more."""
+    """`Evaluator` over an OPA server at `url` (scheme, host, port). ConfigError when the address has anything more.
+
+    `ca` is a file with the certificates to trust instead of the system's, `token` what the server asks for.
+    """
 
     name = "opa"
 
-    def __init__(self, url: str, bundle: Bundle, *, deadline_ms: int = 1_000) -> None:
-        self._link = _Link(url, bundle, deadline_ms)
+    def __init__(
+        self, url: str, bundle: Bundle, *, deadline_ms: int = 1_000, ca: str | None = None, token: str | None = None
+    ) -> None:
+        self._link = _Link(url, bundle, deadline_ms, trust=_trust(ca), token=token)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="opa-client", daemon=True)
         self._thread.start()
@@ -87,13 +93,28 @@ def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread, link: 
         thread.join(timeout=5)
 
 
+def _trust(ca: str | None) -> ssl.SSLContext | None:
+    if ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # an SSLError is one
+        raise ConfigError("has no certificates in PEM that can be read", where=f"policy.ca: {ca}") from error
+
+
 class _Client(AsyncOpaClient):  # type: ignore[misc]  # the package has no types
-    """The package's client, which also counts the connections it made."""
+    """The package's client, which also counts the connections it made, and can trust other certificates than the system's."""
 
     connections = 0
+    trust: ssl.SSLContext | None = None
 
     async def _init_session(self) -> None:
         await super()._init_session()
+        if self.trust is not None:
+            await self.close_connection()
+            connector = aiohttp.TCPConnector(ssl=self.trust)
+            timeout = aiohttp.ClientTimeout(total=self.timeout)
+            self._session = aiohttp.ClientSession(headers=self.headers, connector=connector, timeout=timeout)
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(self._count)
         trace.freeze()
@@ -106,7 +127,7 @@ class _Client(AsyncOpaClient):  # type: ignore[misc]  # the package has no types
 class _Link:
     """The connection and what is known about the server behind it. Used inside its own loop only."""
 
-    def __init__(self, url: str, bundle: Bundle, deadline_ms: int) -> None:
+    def __init__(self, url: str, bundle: Bundle, deadline_ms: int, *, trust: ssl.SSLContext | None, token: str | None) -> None:
         parts = urlsplit(url)
         if not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
             raise ConfigError("write http://HOST:PORT or https://HOST:PORT, nothing more", where="policy.url")
@@ -120,7 +141,9 @@ class _Link:
             ssl=parts.scheme == "https",
             retries=0,
             timeout=deadline_ms / 1000,
+            token=token,
         )
+        self.client.trust = trust
         self.connected = False
         self.verified = _NEVER
         self.verifying = asyncio.Lock()
