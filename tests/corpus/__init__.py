@@ -51,8 +51,8 @@ def cases(domain: Domain | None = None) -> Iterator[Case]:
         for case in document["cases"]:
             expect = {key: value for key, value in case.items() if key not in {"name", "set", "remove"}}
             yield Case(found, case["name"], _changed(base, case.get("set", {}), case.get("remove", [])), expect)
-        faults = [_Fault.read(fault) for fault in document["faults"]]
-        yield from _alone(found, base, faults, document["unenforced"])
+        faults = [_Fault.read(fault) for fault in document.get("faults", [])]
+        yield from _alone(found, base, faults, document.get("unenforced", {}))
         yield from _together(found, base, faults)
 
 
@@ -112,7 +112,8 @@ def _together(domain: Domain, base: dict[str, Any], faults: list[_Fault]) -> Ite
         if not any(fault.meets(other) for other in chosen):
             chosen.append(fault)
             broken = _changed(broken, fault.put, fault.removed)
-    yield Case(domain, f"{len(chosen)} faults at once", broken, {"deny": [fault.deny for fault in chosen]})
+    if chosen:
+        yield Case(domain, f"{len(chosen)} faults at once", broken, {"deny": [fault.deny for fault in chosen]})
 
 
 def _changed(base: dict[str, Any], put: dict[str, Any], removed: list[str]) -> dict[str, Any]:
