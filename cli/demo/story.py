@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
-from cli.demo import files
+from cli.demo import files, upstream
 from cli.demo.cast import Cast
 from cli.demo.place import Answer, Done, Place
 from core.errors import Broken
 
 FRAMEWORK = "eu-ai-act"
+GPU = 20_160
+"""Shares of one GPU, as the documents say it; not read from the product, which is on trial here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Story:
     steps: list[Step] = field(default_factory=list)
     served: str = ""
     digest: str = ""
+    answer: str = ""
     callers: dict[str, str] = field(default_factory=dict)
     started: float = 0.0
 
@@ -173,8 +176,8 @@ class Story:
         done = self.place.run(*arguments)
         title = f"{person} approves with {key}"
         self._must(done.status == (0 if counts else 1), title, "portcullis " + shlex.join(arguments), done)
-        said = "counts" if counts else done.said["error"]["message"]
-        self._say(title, "portcullis " + shlex.join(arguments), "approved" if counts else "refused", said, "lineage/approval")
+        says = "counts" if counts else done.said["error"]["message"]
+        self._say(title, "portcullis " + shlex.join(arguments), "approved" if counts else "refused", says, _rule(done.said))
 
     def _admissions(self) -> None:
         folder = self.place.folder / "manifests"
@@ -193,10 +196,22 @@ class Story:
         }
         for name, rule in expected.items():
             self._admit(name, rule)
-        self._command(
-            "what the team holds now", f"{self.cast.gpus * self.cast.replicas} of {self.cast.quota} GPUs",
-            "exact: one GPU is 20,160 shares", "quota", "show", self.cast.team,
-        )  # fmt: skip
+        self._charged()
+
+    def _charged(self) -> None:
+        """Exactly the good workload is charged; what was denied left nothing behind."""
+        shown = f"portcullis quota show {self.cast.team}"
+        done = self.place.run("quota", "show", self.cast.team)
+        expected = [
+            {
+                "team": self.cast.team,
+                "used_shares": self.cast.gpus * self.cast.replicas * GPU,
+                "limit_shares": self.cast.quota * GPU,
+            }
+        ]
+        self._must(done.said == expected, "what the team holds", shown, done)
+        used, limit = (done.said[0][name] for name in ("used_shares", "limit_shares"))
+        self._say("what the team holds now", shown, f"{used // GPU} of {limit // GPU} GPUs", f"{used:,} of {limit:,} shares")
 
     def _admit(self, name: str, rule: str, because: str = "") -> None:
         manifest = yaml.safe_load((self.place.folder / "manifests" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -232,27 +247,55 @@ class Story:
         answer = self.place.chat(self.callers["with a right"], self.served, self._prompt(), self.cast.purpose, stream=True)
         pieces = answer.pieces
         self._must(answer.status == 200 and len(pieces) > 1, "a stream", "POST /v1/chat/completions", answer)
+        spread = pieces[-1][0] - pieces[0][0]
+        # Our own server pauses after each word; an answer that was kept back would arrive at once.
+        kept_back = self.upstream is None and spread < upstream.PAUSE_SECONDS * (len(pieces) - 1) / 2
+        self._must(not kept_back, "a stream", "POST /v1/chat/completions", f"{len(pieces)} pieces within {spread:.3f} s")
+        self.answer = answer.body
         says = f"{len(pieces)} pieces, the first after {pieces[0][0]:.2f} s, the last after {pieces[-1][0]:.2f} s: {answer.body[:60]}…"
+        decided = answer.headers["x-portcullis-decision-id"]
         self._say(
-            "a caller with the right asks and gets a stream", "POST /v1/chat/completions", "200", says, "gateway/model-access"
+            "a caller with the right asks and gets a stream", "POST /v1/chat/completions", "200", says, self._granted(decided)
         )
+
+    def _granted(self, decision_id: str) -> str:
+        """The rule that granted, as the evidence log has it; a record takes a moment to get there."""
+        deadline = time.monotonic() + 20
+        while (answer := self.place.api("GET", f"/decisions/{decision_id}")).status == 404 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._must(answer.status == 200, "the record of the call", f"GET /api/v1/decisions/{decision_id}", answer)
+        return str(answer.body["decision"]["grants"][0]).partition(":")[0]
 
     def _the_log(self) -> None:
         """The inference log and every other file of the installation: what was said stands nowhere."""
         log = self.place.folder / ".portcullis" / "logs" / "inference.jsonl"
         line = _wait_for_line(log)
-        marks = {"the e-mail": self.cast.secret_email, "the card number": self.cast.secret_card, "the prompt": "Summarise"}
+        marks = {
+            "the e-mail": self.cast.secret_email, "the card number": self.cast.secret_card, "the prompt": "Summarise",
+            "the answer": self.answer.strip()[:24], "the answer's e-mail": "desk@example.net",
+        }  # fmt: skip
+        written = [self.place.folder / "up.log", *(self.place.folder / ".portcullis").rglob("*")]
         for what, mark in marks.items():
-            for path in (self.place.folder / ".portcullis").rglob("*"):
-                self._must(not (path.is_file() and mark.encode() in path.read_bytes()), "the log", what, path)
+            for path in written:
+                self._must(not (mark and path.is_file() and mark.encode() in path.read_bytes()), "the log", what, path)
         self._say(
-            "the log of that call", "logs/inference.jsonl", "clean", f"no e-mail, no card number, no content: {line[:240]}"
+            "the log of that call",
+            "logs/inference.jsonl",
+            "clean",
+            f"no e-mail, no card number, no content, here or in {len(written) - 1} other files: {line[:240]}",
         )
 
     def _withdrawal(self) -> None:
         dataset, _, version = self.cast.dataset.partition("@")
         opening = ("weights", "open", "sealed", "opened", "--model", self.cast.model)
-        self._command("the weights opened by an operator", "key released", "", *opening)
+        opened = self.place.run(*opening)
+        self._must(opened.status == 0, "the key", "portcullis " + shlex.join(opening), opened)
+        pairs = [(self.place.folder / name / "model.safetensors").read_bytes() for name in ("weights", "opened")]
+        self._must(pairs[0] == pairs[1], "the weights", "portcullis " + shlex.join(opening), "they are not what was sealed")
+        self._say(
+            "the weights opened by an operator", "portcullis " + shlex.join(opening), "key released",
+            f"{len(pairs[1]):,} bytes, the same as before they were sealed", _rule(opened.said),
+        )  # fmt: skip
         self._http(
             "the consent is withdrawn", "denied from now on: {models[0]}; admitted before: {deployments[0][environment]}/{deployments[0][workload]}",
             "POST", f"/datasets/{dataset}/{version}/withdraw", {"reason": "the people in it asked for it"},
@@ -262,9 +305,7 @@ class Story:
         again = ("weights", "open", "sealed", "opened-again", "--model", self.cast.model)
         done = self.place.run(*again)
         self._must(done.status == 1, "the key", "portcullis " + shlex.join(again), done)
-        self._say(
-            "the weights again", "portcullis " + shlex.join(again), "denied", str(_message(done.said)), "weights/key-release"
-        )
+        self._say("the weights again", "portcullis " + shlex.join(again), "denied", str(_message(done.said)), _rule(done.said))
 
     def _evidence(self) -> None:
         folder = self.place.folder
@@ -328,6 +369,13 @@ def _wait_for_line(log: Path) -> str:
 
 def _finding(report: dict[str, Any], dataset: str) -> str:
     return next((finding for finding in report["findings"] if dataset in finding or "withdrawn" in finding), "")
+
+
+def _rule(said: Any) -> str:
+    """The rule that decided, from the decision that a command printed: of a denial the first against, else the one that granted."""
+    decision = said.get("decision", said)
+    against = [item["rule"] for item in decision["violations"]]
+    return str(against[0] if against else decision["grants"][0].partition(":")[0])
 
 
 def _message(said: Any) -> str:
