@@ -9,10 +9,11 @@ from fastapi import Depends, Request
 
 from api.access import By, Door, Here
 from api.routing import EVERYBODY, Routes, Sent, read_body, reference, sent
+from core.dsse import MAX_BYTES
 from core.errors import BadInput, NotFound
 from core.jsonread import loads_object
 from core.names import ModelRef
-from lineage.statements import MAX_BYTES, read_approval
+from lineage.statements import read_approval
 
 routes = Routes("/api/v1/models", "models")
 WRITERS = ("admin", "operator", "service")
