@@ -15,7 +15,7 @@ from core.ports import Clock, Deployments, ModelRegistry
 from core.settings import Settings, Tls, reveal
 from evidence.commitments import SaltedCommitments
 from evidence.recorder import EvidenceRecorder
-from policies.engine import Engine, load, rule_ids
+from policies.live import LiveEngine
 from policies.store import ConfigStore
 from storage.database import Database, open_database
 from storage.migrate import migrate
@@ -30,7 +30,7 @@ class AdmissionDoor:
 
     settings: Settings
     clock: SystemClock
-    engine: Engine
+    engine: LiveEngine
     config: ConfigStore
     ledger: QuotaLedger
     service: AdmissionService
@@ -61,8 +61,6 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
     """
     url = reveal(settings.storage.url, environ=environ, read=_read, where="storage.url")
     async with AsyncExitStack() as opened:
-        engine = load(settings)
-        opened.callback(engine.close)
         database = open_database(url)
         opened.push_async_callback(database.close)
         await migrate(database)
@@ -70,7 +68,9 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
         folder = Path(settings.evidence.dir)
         recorder = EvidenceRecorder(folder, durability=settings.evidence.durability, clock=clock)
         opened.callback(recorder.close)
-        recorder.keep_bundle(engine.revision, engine.bundle.files())
+        engine = LiveEngine(settings.policy, database, recorder=recorder, clock=clock, tenant=settings.tenant)
+        opened.push_async_callback(engine.close)
+        await engine.open()
         commitments = SaltedCommitments(folder, database, clock=clock)
         files = [Path(item) for item in settings.config]
         config = ConfigStore(
@@ -80,7 +80,7 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
             files=files,
             clock=clock,
             home=settings.tenant,
-            rules=rule_ids(settings.policy),
+            rules=engine.rules,
         )
         await config.refresh()
         ledger = QuotaLedger(database, clock)

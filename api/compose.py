@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,10 @@ from lineage.deployments import Deployments
 from lineage.ledger import Ledger
 from lineage.models import Models
 from lineage.registry import Registry
-from policies.engine import Engine, load, rule_ids
 from policies.freezes import Freezes
+from policies.live import LiveEngine, RunningRules, running_rules
+from policies.proposals import Proposals
+from policies.rollout import Director, Rollouts
 from policies.store import ConfigStore
 from storage.database import Database, open_database
 from storage.migrate import migrate
@@ -43,6 +45,10 @@ class Management:
     recorder: EvidenceRecorder
     sequencer: Sequencer
     config: ConfigStore
+    rules: RunningRules
+    proposals: Proposals
+    rollouts: Rollouts
+    director: Director
     keys: ApiKeys
     approvers: People
     roles: Roles
@@ -53,20 +59,30 @@ class Management:
     deployments: Deployments
     weight_keys: InsecureLocalKeys
 
-    def engine(self) -> Engine:
-        """The policy engine, loaded now; its bundle is kept with the evidence, so that its decisions can be recomputed."""
-        engine = load(self.settings)
-        self.recorder.keep_bundle(engine.revision, engine.bundle.files())
-        return engine
+    @asynccontextmanager
+    async def engine(self) -> AsyncIterator[LiveEngine]:
+        """The policy engine over what runs now; its bundle is kept with the evidence, so that its decisions can be recomputed."""
+        engine = LiveEngine(
+            self.settings.policy,
+            self.database,
+            recorder=self.recorder,
+            clock=self.clock,
+            tenant=self.settings.tenant,
+            rules=self.rules,
+        )
+        try:
+            yield await engine.open()
+        finally:
+            await engine.close()
 
     @property
     def freezes(self) -> Freezes:
         return Freezes(self.config, commitments=self.commitments, clock=self.clock)
 
-    def approvals(self, engine: Engine) -> Approvals:
+    def approvals(self, engine: LiveEngine) -> Approvals:
         return Approvals(self.lineage, engine=engine, config=self.config, directory=self.approvers, registry=self.registry)
 
-    def key_release(self, engine: Engine) -> KeyRelease:
+    def key_release(self, engine: LiveEngine) -> KeyRelease:
         return KeyRelease(
             engine=engine,
             config=self.config,
@@ -91,7 +107,7 @@ class Served:
     """The management API: the same rooms, with the engine loaded once. `accounts` is the admission door's ledger, handed in."""
 
     management: Management
-    engine: Engine
+    engine: LiveEngine
     approvals: Approvals
     key_release: KeyRelease
     accounts: Accounts
@@ -109,8 +125,7 @@ async def build_served(
     async with AsyncExitStack() as opened:
         management = await build(settings, environ)
         opened.push_async_callback(management.close)
-        engine = management.engine()
-        opened.callback(engine.close)
+        engine = await opened.enter_async_context(management.engine())
         await management.config.refresh()
         refusals = Refusals(management.recorder, settings.tenant)
         opened.push_async_callback(refusals.flush)
@@ -138,6 +153,27 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
     files = [Path(item) for item in settings.config]
     pepper = load_pepper(Path(settings.keys.path) / "pepper")
     lineage = Ledger(database, recorder=recorder, commitments=commitments, clock=clock)
+    rules = await running_rules(database, settings.policy, clock)
+    config = ConfigStore(
+        database,
+        commitments=commitments,
+        recorder=recorder,
+        files=files,
+        clock=clock,
+        home=settings.tenant,
+        rules=rules,
+    )
+    approvers = People(database, recorder=recorder, commitments=commitments, clock=clock)
+    rollouts = Rollouts(database, clock)
+    proposals = Proposals(
+        database,
+        recorder=recorder,
+        commitments=commitments,
+        clock=clock,
+        config=config,
+        directory=approvers,
+        tenant=settings.tenant,
+    )
     return Management(
         settings=settings,
         database=database,
@@ -145,17 +181,13 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
         commitments=commitments,
         recorder=recorder,
         sequencer=Sequencer(folder, origin=settings.evidence.origin, clock=clock),
-        config=ConfigStore(
-            database,
-            commitments=commitments,
-            recorder=recorder,
-            files=files,
-            clock=clock,
-            home=settings.tenant,
-            rules=rule_ids(settings.policy),
-        ),
+        config=config,
+        rules=rules,
+        proposals=proposals,
+        rollouts=rollouts,
+        director=Director(rollouts, proposals, tenant=settings.tenant, named=config.named_rules),
         keys=ApiKeys(database, pepper=pepper, recorder=recorder, commitments=commitments, clock=clock),
-        approvers=People(database, recorder=recorder, commitments=commitments, clock=clock),
+        approvers=approvers,
         roles=Roles(database, recorder=recorder, commitments=commitments, clock=clock),
         lineage=lineage,
         datasets=Datasets(lineage),

@@ -74,7 +74,7 @@ async def decision(here: Here, door: Door, by: By, id: str, explain: bool = Fals
     require(by, "admin", "auditor")
     async with EXPLAINING:
         folder = Path(here.settings.evidence.dir)
-        told = await asyncio.to_thread(explained, folder, record["id"], lambda: door.engine)
+        told = await asyncio.to_thread(explained, folder, record["id"], lambda: door.engine.base)
     return {**record, "explanation": told.as_json()}
 
 

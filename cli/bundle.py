@@ -1,22 +1,27 @@
-"""`portcullis policy bundle`: rules as one file that travels, built the same everywhere, signed, checked."""
+"""`portcullis policy bundle`: rules as one file that travels, built the same everywhere, signed, checked, and reviewed."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.models import private_key
-from cli.session import read_bytes, session
+from cli.policy import show_decision
+from cli.session import read_bytes, session, table
 from core.errors import BadInput, ConfigError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from api.compose import Management
+    from core.principal import Principal
     from policies.distribution import Distribution
+    from policies.proposals import Proposal
 
-app = typer.Typer(help="Rules as one file: build, sign, verify.", no_args_is_help=True)
+app = typer.Typer(help="Rules as one file: build, sign, verify; proposed, approved by two people.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="A bundle file")]
 Key = Annotated[Path, typer.Option(help="Your private Ed25519 key (portcullis identity keygen)")]
@@ -28,6 +33,9 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write")] = Path("bundle.tar.gz"),
     extra: Annotated[list[Path] | None, typer.Option(help="A folder with rules of your own, beside policy.extra")] = None,
     key: Annotated[Path | None, typer.Option(help="Sign it with this private Ed25519 key")] = None,
+    serial: Annotated[
+        int, typer.Option(min=0, help="Which of two bundles is newer: doors with policy.verify_key go back to no smaller one")
+    ] = 0,
     wasm: Annotated[bool, typer.Option("--wasm/--no-wasm", help="Compile a Wasm module too; needs an opa program")] = True,
 ) -> None:
     """Runs every rule's tests, then builds one OPA bundle, the same bytes from the same rules. Exits 1 when a test fails.
@@ -53,7 +61,7 @@ def build(
     loaded = load_tree(None, folders)
     module = None if opa is None else distribution.compile_wasm(loaded.bundle, opa)
     signer = None if key is None else private_key(key)
-    data = distribution.build(loaded, wasm=module, tests=len(results), key=signer)
+    data = distribution.build(loaded, wasm=module, tests=len(results), serial=serial, key=signer)
     _write(output, data)
     shown = _shown(distribution.read(data, key=signer.public_key() if signer else None), output)
     here.result(shown, _lines(shown))
@@ -66,7 +74,7 @@ def sign(context: typer.Context, bundle: File, key: Key) -> None:
 
     signer = private_key(key)
     found = distribution.read_file(bundle)
-    data = distribution.build(found.loaded, wasm=found.wasm, tests=int(found.about["tests"]), key=signer)
+    data = distribution.build(found.loaded, wasm=found.wasm, tests=int(found.about["tests"]), serial=found.serial, key=signer)
     _write(bundle, data)
     shown = _shown(distribution.read(data, key=signer.public_key()), bundle)
     session(context).result(shown, _lines(shown))
@@ -88,10 +96,144 @@ def verify(
     raise typer.Exit(0 if found.signed else 1)
 
 
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why, on one line; it is kept with the proposal")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The proposal, as policy bundle list shows it")]
+
+
+@app.command()
+def propose(context: typer.Context, bundle: File, reason: Reason) -> None:
+    """Proposes that this bundle shall decide, and shows what differs from what runs. It takes effect by policy rollout, once
+    two registered approvers other than you have signed it.
+
+    Example: portcullis policy bundle propose bundle.tar.gz -m "quota by namespace"
+    """
+    from policies import distribution
+    from policies.engine import verify_key
+
+    here = session(context)
+    data = read_bytes(str(bundle))
+    found = distribution.read(data, key=verify_key(here.settings.policy), where=str(bundle))
+
+    async def work(management: Management, operator: Principal) -> Proposal:
+        async with management.engine() as engine:
+            return await management.proposals.propose_bundle(
+                data, found, running=engine.base.loaded, by=operator, reason=reason
+            )
+
+    made = here.run(work)
+    here.result(_told(made), _proposal_lines(made))
+
+
+@app.command("list")
+def list_proposals(
+    context: typer.Context, every: Annotated[bool, typer.Option("--all", help="Also ended ones")] = False
+) -> None:
+    """Proposed changes of policy and how many have signed each."""
+
+    async def work(management: Management, _: Principal) -> list[Proposal]:
+        return await management.proposals.list(None if every else "open")
+
+    found = session(context).run(work)
+    shown = table("ID", "CHANGE", "STATE", "SIGNED", "REVISION", "REASON")
+    for one in found:
+        shown.add_row(one.id, one.change, one.state, str(len(one.signatures)), one.revision[7:19], one.reason)
+    session(context).result([_told(one) for one in found], shown)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    proposal: Id,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the proposed content here, to look at it")
+    ] = None,
+) -> None:
+    """One proposal: what differs, who signed. People are references."""
+
+    async def work(management: Management, _: Principal) -> Proposal:
+        found = await management.proposals.get(proposal)
+        if output is not None:
+            _write(output, await management.proposals.content(proposal))
+        return found
+
+    found = session(context).run(work)
+    session(context).result(_told(found), _proposal_lines(found))
+
+
+@app.command()
+def approve(context: typer.Context, proposal: Id, key: Key) -> None:
+    """Signs exactly the proposed content with your key and submits it. Exits 1, with the reasons, when it does not count."""
+    private = private_key(key)
+
+    async def work(management: Management, _: Principal) -> Any:
+        from policies.proposals import sign_approval
+
+        found = await management.proposals.get(proposal)
+        envelope = sign_approval(private, found, tenant=management.settings.tenant, issued_unix=management.clock.now_unix())
+        async with management.engine() as engine:
+            return await management.proposals.approve(envelope, engine=engine)
+
+    decision = session(context).run(work)
+    session(context).result(decision.as_json(), show_decision(decision))
+
+
+@app.command()
+def withdraw(context: typer.Context, proposal: Id, reason: Reason) -> None:
+    """Ends an open proposal; it can take effect no more."""
+
+    async def work(management: Management, operator: Principal) -> None:
+        await management.proposals.withdraw(proposal, by=operator, reason=reason)
+
+    session(context).run(work)
+    session(context).result({"proposal": proposal, "state": "withdrawn"}, f"{proposal} is withdrawn")
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    to: Annotated[
+        str, typer.Argument(metavar="TO", help="The proposal that ran before, or `settings` for what the settings name")
+    ],
+    reason: Reason,
+) -> None:
+    """Proposes to go back to rules that ran before. It needs two signatures like any change: policy bundle approve, then
+    policy rollout start."""
+
+    async def work(management: Management, operator: Principal) -> Proposal:
+        async with management.engine() as engine:
+            return await management.director.propose_rollback(
+                "" if to == "settings" else to,
+                running=engine.base.loaded,
+                configured=engine.configured,
+                by=operator,
+                reason=reason,
+            )
+
+    made = session(context).run(work)
+    session(context).result(_told(made), _proposal_lines(made))
+
+
+def _told(found: Proposal) -> dict[str, Any]:
+    return asdict(found)
+
+
+def _proposal_lines(found: Proposal) -> str:
+    lines = [f"{found.id}  {found.change}, {found.state}", f"content    {found.digest}"]
+    lines += [f"revision   {found.revision}"] if found.revision else []
+    lines.append(f"reason     {found.reason}")
+    for name in ("added", "removed", "changed", "other", "severity", "weakens"):
+        lines += [f"{name:10} {item}" for item in found.summary.get(name, ())]
+    lines += [f"signed     {one.person} with {one.key_id}" for one in found.signatures] or ["signed     nobody yet"]
+    if found.state == "open":
+        lines.append(f"next: portcullis policy bundle approve {found.id} --key YOUR.pem")
+    return "\n".join(lines)
+
+
 def _shown(found: Distribution, path: Path) -> dict[str, Any]:
     return {
         "bundle": str(path),
         "revision": found.revision,
+        "serial": found.serial,
         "wasm": found.about["wasm"],
         "rules": found.about["rules"],
         "tests": found.about["tests"],
@@ -102,7 +244,7 @@ def _shown(found: Distribution, path: Path) -> dict[str, Any]:
 def _lines(shown: dict[str, Any]) -> str:
     rules = sum(len(ids) for ids in shown["rules"].values())
     return (
-        f"{shown['bundle']}\nrevision   {shown['revision']}\nwasm       {shown['wasm'] or 'none'}\n"
+        f"{shown['bundle']}\nrevision   {shown['revision']}\nserial     {shown['serial']}\nwasm       {shown['wasm'] or 'none'}\n"
         f"rules      {rules}, {shown['tests']} tests passed when it was built\nsignature  {shown['signature']}"
     )
 

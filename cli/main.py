@@ -27,6 +27,7 @@ from cli import (
     models,
     policy,
     redaction,
+    rollout,
     setup,
     up,
     weights,
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 policy.app.add_typer(bundle.app, name="bundle")
+policy.app.add_typer(rollout.app, name="rollout")
 policy.app.command("whatif")(whatif.whatif)
 policy.app.command("explain")(explain.explain)
 policy.app.command("coverage")(coverage.coverage)

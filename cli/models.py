@@ -200,7 +200,8 @@ def approve(
         envelope = sign(
             private, tenant=tenant, model=wanted, manifest_digest=found.manifest_digest, issued_unix=management.clock.now_unix()
         )
-        return await management.approvals(management.engine()).submit(tenant, envelope)
+        async with management.engine() as engine:
+            return await management.approvals(engine).submit(tenant, envelope)
 
     decision = session(context).run(work)
     session(context).result(decision.as_json(), show_decision(decision))

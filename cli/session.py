@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from core.errors import BadInput, ConfigError
 from core.settings import Settings, parse, rooted
@@ -98,7 +98,8 @@ def session(context: typer.Context) -> Session:
 
 
 def table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """A table whose cells go on in the next line where they are too long: an id that is cut is of no use."""
+    return Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False, header_style="bold")
 
 
 def read_bytes(path: str) -> bytes:

@@ -117,14 +117,11 @@ def open_folder(
 
         sealed = _look(source)
         check_listing(sealed)
-        engine = management.engine()
         async with _careful():
-            try:
+            async with management.engine() as engine:
                 released = await management.key_release(engine).release(
                     operator, ModelRef.parse(model), sealed.digest, sealed.keys
                 )
-            finally:
-                engine.close()
             if released.key is not None:
                 with _progress(here, "opening", total(sealed.manifest.files)) as advance:
                     await open_sealed(sealed, target, released.key, progress=advance)

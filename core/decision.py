@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Domain = Literal["admission", "gateway", "weights", "lineage"]
+Domain = Literal["admission", "gateway", "weights", "lineage", "bundle"]
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
 MANDATORY: Mapping[Domain, tuple[str, ...]] = {
@@ -21,13 +21,14 @@ MANDATORY: Mapping[Domain, tuple[str, ...]] = {
     "gateway": ("gateway/frozen", "gateway/model-access", "gateway/purpose"),
     "weights": ("weights/frozen", "weights/key-release"),
     "lineage": ("lineage/approval",),
+    "bundle": ("bundle/activation", "bundle/approval"),
 }
 """Rules without which a domain denies. A bundle can add rules, never take one of these away."""
 
 STOPS: frozenset[str] = frozenset({"admission/frozen", "gateway/frozen", "weights/frozen"})
 """The emergency stop: mandatory rules that no mode and no exemption can weaken."""
 
-NEEDS_GRANT: frozenset[Domain] = frozenset({"gateway", "weights", "lineage"})
+NEEDS_GRANT: frozenset[Domain] = frozenset({"gateway", "weights", "lineage", "bundle"})
 """Domains in which the absence of a violation is not enough: a mandatory rule must grant."""
 
 Mode = Literal["enforce", "warn", "dryrun", "off", "exempted"]

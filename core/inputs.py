@@ -346,13 +346,66 @@ class LineageInput(Fact):
     config: LineageConfig
 
 
-Input = AdmissionInput | GatewayInput | WeightsInput | LineageInput
+# --- bundle ------------------------------------------------------------------------------------------------------
 
-INPUTS: dict[Domain, type[AdmissionInput | GatewayInput | WeightsInput | LineageInput]] = {
+
+class SignatureFact(Fact):
+    """One counted signature of one registered person over one proposal's content."""
+
+    person: Text
+    digest: Text
+    approved_at_unix: Count
+
+
+class ProposalFact(Fact):
+    """A proposed policy change; `digest` is that of its exact content."""
+
+    change: Literal["bundle", "rollback", "configuration"]
+    digest: Text
+    author: Text
+    state: Literal["open", "withdrawn", "done"]
+    approvals: list[SignatureFact] = []
+
+
+class BundleRequest(Fact):
+    """`approve`: shall this signed statement over `digest` count? `activate`: may the content with `digest` take effect?
+
+    `subject` is the proposal's id.
+    """
+
+    action: Literal["approve", "activate"]
+    subject: Text
+    digest: Text
+    principal: PrincipalFact
+
+
+class BundleFacts(Fact):
+    """Judged by the rules that run, never by the proposed ones."""
+
+    proposal: ProposalFact | None = None
+    approver: ApproverFact | None = None
+
+
+class BundleConfig(Config):
+    """Modes and exemptions are never looked up for this domain: who could switch its rules off would need no approval."""
+
+
+class BundleInput(Fact):
+    now_unix: Count
+    mandatory: list[Text]
+    request: BundleRequest
+    facts: BundleFacts
+    config: BundleConfig
+
+
+Input = AdmissionInput | GatewayInput | WeightsInput | LineageInput | BundleInput
+
+INPUTS: dict[Domain, type[AdmissionInput | GatewayInput | WeightsInput | LineageInput | BundleInput]] = {
     "admission": AdmissionInput,
     "gateway": GatewayInput,
     "weights": WeightsInput,
     "lineage": LineageInput,
+    "bundle": BundleInput,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.decision import Decision, Domain
-from core.inputs import AdmissionConfig, GatewayConfig, LineageConfig, ModelFact, WeightsConfig
+from core.inputs import AdmissionConfig, BundleConfig, GatewayConfig, LineageConfig, ModelFact, WeightsConfig
 from core.names import ModelRef
 from core.principal import Principal
 from core.record import Entry, RecordKind
@@ -133,6 +133,8 @@ class OperatorConfig(Protocol):
     async def weights(self, principal: Principal, ref: ModelRef) -> WeightsConfig: ...
 
     async def lineage(self, principal: Principal, ref: ModelRef) -> LineageConfig: ...
+
+    async def bundle(self, tenant: str) -> BundleConfig: ...
 
     async def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int: ...
 

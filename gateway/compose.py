@@ -22,7 +22,7 @@ from gateway.upstream import Pool, Routes
 from identity.bearer import bearer
 from identity.keys import ApiKeys
 from identity.pepper import load_pepper
-from policies.engine import load, rule_ids
+from policies.live import LiveEngine
 from policies.store import ConfigStore
 from redaction.channel import Channel, command
 from redaction.policy import read_policy
@@ -57,8 +57,6 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
     }
     async with AsyncExitStack() as opened:
         routes = Routes(settings.gateway.upstreams, api_keys)
-        engine = load(settings)
-        opened.callback(engine.close)
         database = open_database(url)
         opened.push_async_callback(database.close)
         await migrate(database)
@@ -66,7 +64,9 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
         folder = Path(settings.evidence.dir)
         recorder = EvidenceRecorder(folder, durability=settings.evidence.durability, clock=clock)
         opened.callback(recorder.close)
-        recorder.keep_bundle(engine.revision, engine.bundle.files())
+        engine = LiveEngine(settings.policy, database, recorder=recorder, clock=clock, tenant=settings.tenant)
+        opened.push_async_callback(engine.close)
+        await engine.open()
         commitments = SaltedCommitments(folder, database, clock=clock)
         files = [Path(item) for item in settings.config]
         config = ConfigStore(
@@ -76,7 +76,7 @@ async def build(settings: Settings, environ: Mapping[str, str], *, models: Model
             files=files,
             clock=clock,
             home=settings.tenant,
-            rules=rule_ids(settings.policy),
+            rules=engine.rules,
         )
         await config.refresh()
         pepper = load_pepper(Path(settings.keys.path) / "pepper")

@@ -16,10 +16,13 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
 class Remembering(Protocol):
-    """`policies.memory.Memory`."""
+    """`policies.live.LiveEngine`."""
 
-    hits: int
-    misses: int
+    @property
+    def hits(self) -> int: ...
+
+    @property
+    def misses(self) -> int: ...
 
 
 class Deciding(Protocol):

@@ -14,6 +14,7 @@ _SUBJECTS = {
     "admission": ("the namespace", "input.request.namespace", '"request": {"namespace": "forbidden"}'),
     "gateway": ("the model", "input.request.model", '"request": {"model": "forbidden"}'),
     "weights": ("the model", "input.request.model", '"request": {"model": "forbidden"}'),
+    "bundle": ("the proposal", "input.request.subject", '"request": {"subject": "forbidden"}'),
     "lineage": ("the model", "input.request.model", '"request": {"model": "forbidden"}'),
 }
 """Per domain: what the example rule looks at, where it stands in the input, and an input that it denies."""

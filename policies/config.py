@@ -280,6 +280,7 @@ def problems(document: Document, rules: Collection[str] | None = None) -> Iterat
     yield from _claims(document, owners)
     for grant in document.grants:
         yield from _grant_problems(document, grant)
+    yield from _unswitchable(document)
     for mode in document.modes:
         yield from _scope_problems(document, mode, owners)
     for exemption in document.exemptions:
@@ -305,6 +306,17 @@ def _unknown_rules(document: Document, rules: Collection[str]) -> Iterator[tuple
                 place,
                 f"there is no rule {rule}; {f'did you mean {near[0]}' if near else 'portcullis policy list names them'}",
             )
+
+
+def _unswitchable(document: Document) -> Iterator[tuple[Path, str]]:
+    """The rules of the domain `bundle` judge who may change rules: whoever could switch them off would need nobody else."""
+    why = "the rules of the domain bundle always enforce: they decide who may change the others"
+    for mode in document.modes:
+        if mode.rule.startswith("bundle/"):
+            yield ("modes", mode_key(mode.model_dump()), "rule"), why
+    for exemption in document.exemptions:
+        if exemption.rule.startswith("bundle/"):
+            yield ("exemptions", exemption.id, "rule"), why
 
 
 def _claims(document: Document, owners: dict[str, tuple[str, str]]) -> Iterator[tuple[Path, str]]:

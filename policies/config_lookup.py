@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from core.decision import Domain
 from core.inputs import (
     AdmissionConfig,
+    BundleConfig,
     Config,
     Exemption,
     Frozen,
@@ -179,6 +180,10 @@ class Lookup:
             return LineageConfig(**await self._common(asked, str(ref)))
 
         return await self._answer(("lineage", principal.tenant, principal.team, ref.name, ref.version), make)
+
+    async def bundle(self, tenant: str) -> BundleConfig:
+        known = self.document.tenants.get(tenant) or Tenant()
+        return BundleConfig(revision=self.revision, required_approvals=known.required_approvals)
 
     def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int:
         """The narrowest number that is set: the key's, its team's, its tenant's, the general one."""

@@ -58,24 +58,32 @@ class Distribution:
     def revision(self) -> str:
         return self.loaded.bundle.revision
 
+    @property
+    def serial(self) -> int:
+        return int(self.about["serial"])
 
-def build(loaded: Loaded, *, wasm: bytes | None, tests: int, key: Ed25519PrivateKey | None = None) -> bytes:
-    """The bundle file of these rules. The same arguments give the same bytes (Ed25519 signatures are deterministic)."""
+
+def build(loaded: Loaded, *, wasm: bytes | None, tests: int, serial: int = 0, key: Ed25519PrivateKey | None = None) -> bytes:
+    """The bundle file of these rules. The same arguments give the same bytes (Ed25519 signatures are deterministic).
+
+    `serial` says which of two bundles is the newer one: a door that checks signatures goes back to no smaller one.
+    """
     files = loaded.bundle.files()
     if wasm is not None:
         files[WASM] = wasm
     manifest = json.loads(files[MANIFEST])
-    manifest["metadata"] = {"portcullis": _about(loaded, wasm, tests)}
+    manifest["metadata"] = {"portcullis": _about(loaded, wasm, tests, serial)}
     files[MANIFEST] = json.dumps(manifest, sort_keys=True).encode() + b"\n"
     if key is not None:
         files[SIGNATURES] = sign(files, key)
     return _packed(files)
 
 
-def _about(loaded: Loaded, wasm: bytes | None, tests: int) -> dict[str, Any]:
+def _about(loaded: Loaded, wasm: bytes | None, tests: int, serial: int) -> dict[str, Any]:
     rules = [rule.id for rule in loaded.catalogue.rules()]
     return {
         "format": FORMAT,
+        "serial": serial,
         "wasm": None if wasm is None else sha256(wasm),
         "rules": {domain: sorted(rule for rule in rules if rule.startswith(f"{domain}/")) for domain in DOMAINS},
         "mandatory": {domain: list(MANDATORY[domain]) for domain in DOMAINS},
@@ -101,6 +109,9 @@ def read(data: bytes, *, key: Ed25519PublicKey | None = None, where: str = "bund
     about = about.get("portcullis") if isinstance(about, dict) else None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise Broken(f"the manifest does not say {FORMAT}; build it with portcullis policy bundle build", where=where)
+    serial = about.get("serial")
+    if not isinstance(serial, int) or isinstance(serial, bool) or serial < 0:
+        raise Broken("the manifest says no serial; build it again with portcullis policy bundle build", where=where)
     if about.get("wasm") != (None if wasm is None else sha256(wasm)):
         raise Broken("policy.wasm is not the module that the manifest names", where=where)
     return Distribution(load_modules(bundle), wasm, about, signed=key is not None)

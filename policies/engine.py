@@ -28,7 +28,6 @@ from core.decision import DOMAINS, MANDATORY, NEEDS_GRANT, STOPS, Decision, Doma
 from core.errors import BadInput, ConfigError
 from core.ids import uuid7
 from core.settings import Policy, Settings
-from policies import tree
 from policies.answer import Answer, read_answer
 from policies.bundle import Bundle
 from policies.catalogue import Catalogue
@@ -50,12 +49,19 @@ def load(settings: Settings) -> Engine:
     ConfigError when a rule is not permitted, not complete, or there is none; BadSignature or Broken for a bundle that is not what
     it should be; an OPA server is first asked at the first decision.
     """
-    policy = settings.policy
+    return load_policy(settings.policy)
+
+
+def load_policy(policy: Policy) -> Engine:
+    """As `load`, for the section `policy` of the settings."""
     if policy.bundle is None:
-        loaded, module = load_tree(None, [Path(folder) for folder in policy.extra]), None
-    else:
-        found = _distribution(policy)
-        loaded, module = found.loaded, found.wasm
+        return engine_over(policy, load_tree(None, [Path(folder) for folder in policy.extra]), None)
+    found = distribution_of(policy)
+    return engine_over(policy, found.loaded, found.wasm)
+
+
+def engine_over(policy: Policy, loaded: Loaded, module: bytes | None) -> Engine:
+    """The engine of `policy.engine` over these rules. ConfigError for `wasm` without a module."""
     if policy.engine == "opa":
         return Engine(loaded, _opa_server(policy, loaded.bundle))
     if policy.engine == "wasm" and module is None:
@@ -77,15 +83,14 @@ def _opa_server(policy: Policy, bundle: Bundle) -> OpaServer:
     return OpaServer(str(policy.url), bundle, deadline_ms=policy.deadline_ms, ca=policy.ca, token=token)
 
 
-def rule_ids(policy: Policy) -> frozenset[str]:
-    """The ids of the rules that decide under these settings."""
-    if policy.bundle is not None:
-        return frozenset(rule.id for rule in _distribution(policy).loaded.catalogue.rules())
-    return tree.rule_ids(policy.extra)
+def distribution_of(policy: Policy) -> Distribution:
+    """The bundle file that the settings name, signed as they ask for. Errors as `load`."""
+    return read_file(Path(str(policy.bundle)), key=verify_key(policy))
 
 
-def _distribution(policy: Policy) -> Distribution:
-    return read_file(Path(str(policy.bundle)), key=None if policy.verify_key is None else _verify_key(policy.verify_key))
+def verify_key(policy: Policy) -> Ed25519PublicKey | None:
+    """The key that a bundle must be signed with. ConfigError when it cannot be read."""
+    return None if policy.verify_key is None else _verify_key(policy.verify_key)
 
 
 def _verify_key(path: str) -> Ed25519PublicKey:
@@ -120,6 +125,7 @@ class Engine:
     def __init__(self, loaded: Loaded, evaluator: Evaluator, *, memory: Memory | None = None) -> None:
         """`memory`: of decisions made already; one of its own when None. `Memory(0)` remembers nothing."""
         self.memory = Memory() if memory is None else memory
+        self.loaded = loaded
         self.bundle = loaded.bundle
         self.catalogue: Catalogue = loaded.catalogue
         self.failures: Counter[str] = Counter()

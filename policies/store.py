@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from core.errors import BadInput, ConfigError, Conflict, Forbidden, NotFound, PortcullisError
-from core.inputs import AdmissionConfig, GatewayConfig, LineageConfig, WeightsConfig
+from core.inputs import AdmissionConfig, BundleConfig, GatewayConfig, LineageConfig, WeightsConfig
 from core.names import ModelRef
 from core.ports import Clock, Commitments, Recorder
 from core.principal import Principal
@@ -129,6 +129,9 @@ class ConfigStore:
     async def lineage(self, principal: Principal, ref: ModelRef) -> LineageConfig:
         return await (await self._current()).lineage(principal, ref)
 
+    async def bundle(self, tenant: str) -> BundleConfig:
+        return await (await self._current()).bundle(tenant)
+
     async def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int:
         return (await self._current()).requests_per_minute(tenant, team, key_id)
 
@@ -164,6 +167,11 @@ class ConfigStore:
         except NotFound:
             return False
         return True
+
+    async def named_rules(self) -> set[str]:
+        """The rules that modes and exemptions name."""
+        document = await self.effective()
+        return {mode.rule for mode in document.modes} | {exemption.rule for exemption in document.exemptions}
 
     async def show(self, path: str | None = None) -> Any:
         """The effective configuration as data, or the part of it at `path`. NotFound when nothing is configured there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from storage.database import Database, cause
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in `migrations/versions`; a test compares them."""
 
+WAIT_SECONDS = 60.0
+"""How long to wait while another process brings the schema up to date."""
 LOCK = 0x706F7274
 """The key of PostgreSQL's advisory lock; SQLite's write lock does the same there."""
 
@@ -26,15 +29,22 @@ async def migrate(database: Database) -> bool:
 
     Raises ConfigError for a database of a newer version, Unavailable when it does not answer.
     """
-    try:
-        # Nearly always there is nothing to do, and a look takes no write lock.
-        async with database.session(reading=True) as session:
-            if await (await session.connection()).run_sync(current) == HEAD:
-                return False
-        async with database.engine.begin() as connection:
-            return await connection.run_sync(_upgrade)
-    except (SQLAlchemyError, OSError) as error:
-        raise Unavailable(f"the database cannot be brought to this version's schema: {cause(error)}") from error
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return await _migrated(database)
+        except (SQLAlchemyError, OSError) as error:
+            if "locked" not in cause(error) or time.monotonic() > deadline:
+                raise Unavailable(f"the database cannot be brought to this version's schema: {cause(error)}") from error
+
+
+async def _migrated(database: Database) -> bool:
+    # Nearly always there is nothing to do, and a look takes no write lock.
+    async with database.session(reading=True) as session:
+        if await (await session.connection()).run_sync(current) == HEAD:
+            return False
+    async with database.engine.begin() as connection:
+        return await connection.run_sync(_upgrade)
 
 
 def _upgrade(connection: Connection) -> bool:

@@ -11,7 +11,7 @@ from core.canonical import digest
 from core.decision import Decision, Domain, Violation
 from core.errors import EvidenceUnavailable
 from core.ids import uuid7
-from core.inputs import AdmissionConfig, GatewayConfig, LineageConfig, ModelFact, WeightsConfig
+from core.inputs import AdmissionConfig, BundleConfig, GatewayConfig, LineageConfig, ModelFact, WeightsConfig
 from core.names import SHARES_PER_GPU, ModelRef
 from core.principal import Principal
 from core.record import Entry, RecordKind
@@ -121,6 +121,7 @@ class MemoryConfig:
     gateway_config: GatewayConfig = field(default_factory=lambda: GatewayConfig(revision="sha256:" + "1" * 64))
     weights_config: WeightsConfig = field(default_factory=lambda: WeightsConfig(revision="sha256:" + "1" * 64))
     lineage_config: LineageConfig = field(default_factory=lambda: LineageConfig(revision="sha256:" + "1" * 64))
+    bundle_config: BundleConfig = field(default_factory=lambda: BundleConfig(revision="sha256:" + "1" * 64))
     rpm: int = 60
     table: dict[str, int] = field(default_factory=lambda: {"nvidia.com/gpu": SHARES_PER_GPU})
 
@@ -135,6 +136,9 @@ class MemoryConfig:
 
     async def lineage(self, principal: Principal, ref: ModelRef) -> LineageConfig:
         return self.lineage_config
+
+    async def bundle(self, tenant: str) -> BundleConfig:
+        return self.bundle_config
 
     async def requests_per_minute(self, tenant: str, team: str | None, key_id: str) -> int:
         return self.rpm

@@ -29,7 +29,7 @@ def evidence(api: Api) -> Path:
 
 
 def by(api: Api) -> Any:
-    return lambda: api.served.engine
+    return lambda: api.served.engine.base
 
 
 async def test_under_the_policies_that_decided(api: Api) -> None:

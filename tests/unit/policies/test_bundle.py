@@ -25,7 +25,7 @@ def test_bundle_holds_rules_library_and_aggregators_and_no_tests(tmp_path: Path)
     )
     assert set(bundle.modules) == {
         *trees.files(),
-        *(f"generated/{d}.rego" for d in ("admission", "gateway", "lineage", "weights")),
+        *(f"generated/{d}.rego" for d in ("admission", "bundle", "gateway", "lineage", "weights")),
     }
 
 

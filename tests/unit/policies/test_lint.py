@@ -70,7 +70,9 @@ def test_shipped_rule_whose_helper_is_inlined_is_caught(tmp_path: Path, rule: st
     for source in tree.read_tree().sources:
         trees.write(root, {source.path: source.text})
     domain, name = rule.split("/")
-    field = {"admission": "input.config.team", "gateway": "input.request.purpose"}.get(domain, "input.facts.model")
+    field = {"admission": "input.config.team", "gateway": "input.request.purpose", "bundle": "input.facts.proposal"}.get(
+        domain, "input.facts.model"
+    )
     file = root / "rules" / domain / name / f"{name}.rego"
     file.write_text(file.read_text() + f'\ndeny contains {{"path": "", "args": {{}}}} if not is_object({field})\n')
     traps = check_tree(root)

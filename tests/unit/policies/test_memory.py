@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.canonical import canonical
-from core.decision import Decision
+from core.decision import DOMAINS, Decision
 from policies.check import load_tree
 from policies.engine import Engine, load_embedded
 from policies.evaluate import EngineFailure
@@ -75,7 +75,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def test_whatever_changes_in_the_input_is_asked_anew(engine: Engine, counting: Counting) -> None:
     """Every leaf of every domain's first case, changed by itself: consent, revocation, approvals, time, configuration."""
-    for domain in ("admission", "gateway", "weights", "lineage"):
+    for domain in DOMAINS:
         base = next(case.input for case in CASES if case.domain == domain)
         engine.decide(domain, base)
         for path in leaves(base):

@@ -57,6 +57,7 @@ checked if is_string(input.request.model)
 grant contains found.id if some found in input.config.grants
 """
 QUIET_GRANT_BODY = 'default checked := false\n\nchecked if is_string(input.request.model)\n\ngrant contains "always"\n'
+BUNDLE_BODY = QUIET_GRANT_BODY.replace("request.model", "request.subject")
 SILENT_BODY = "default checked := false\n\nchecked := true\n\ndeny contains {} if false\n"
 
 
@@ -74,7 +75,13 @@ def files(**changes: str | None) -> dict[str, str]:
         "lib/obligations/obligations.rego": OBLIGATIONS,
     }
     bodies: dict[str, str | None] = {
-        rule: ADMISSION_BODY if domain == "admission" else GRANT_BODY if rule != "lineage/approval" else QUIET_GRANT_BODY
+        rule: ADMISSION_BODY
+        if domain == "admission"
+        else QUIET_GRANT_BODY
+        if domain == "lineage"
+        else BUNDLE_BODY
+        if domain == "bundle"
+        else GRANT_BODY
         for domain, rules in MANDATORY.items()
         for rule in rules
     }
@@ -174,7 +181,23 @@ def lineage_input() -> dict[str, Any]:
     }
 
 
-INPUTS = {"admission": admission_input(), "gateway": gateway_input(), "weights": weights_input(), "lineage": lineage_input()}
+def bundle_input() -> dict[str, Any]:
+    return {
+        "now_unix": 1_800_000_000,
+        "mandatory": list(MANDATORY["bundle"]),
+        "request": {"action": "activate", "subject": "p1", "digest": "sha256:" + "a" * 64, "principal": PRINCIPAL},
+        "facts": {},
+        "config": {"revision": "sha256:" + "1" * 64},
+    }
+
+
+INPUTS = {
+    "admission": admission_input(),
+    "gateway": gateway_input(),
+    "weights": weights_input(),
+    "lineage": lineage_input(),
+    "bundle": bundle_input(),
+}
 """One input of each domain that fits its schema."""
 
 

@@ -88,14 +88,13 @@ async def register(management: Management) -> None:
 
 
 async def approve_twice(management: Management, digest: str) -> None:
-    engine = management.engine()
-    for person in ("ann", "bob"):
-        key = Ed25519PrivateKey.generate()
-        pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        await management.approvers.register_approver(person, pem, by=management.operator("test"))
-        envelope = approve(key, tenant="acme", model=REF, manifest_digest=digest, issued_unix=1)
-        await management.approvals(engine).submit("acme", envelope)
-    engine.close()
+    async with management.engine() as engine:
+        for person in ("ann", "bob"):
+            key = Ed25519PrivateKey.generate()
+            pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+            await management.approvers.register_approver(person, pem, by=management.operator("test"))
+            envelope = approve(key, tenant="acme", model=REF, manifest_digest=digest, issued_unix=1)
+            await management.approvals(engine).submit("acme", envelope)
 
 
 async def records(management: Management) -> list[dict[str, Any]]:
