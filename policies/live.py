@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,14 @@ class Keeper(Recorder, Protocol):
     """The recorder as it is needed here: it also keeps the bundles that decisions are recomputed from."""
 
     def keep_bundle(self, revision: str, files: Mapping[str, bytes]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Decisions that were made before on exactly the same input, and those that were not."""
+
+    hits: int = 0
+    misses: int = 0
 
 
 class _Held:
@@ -150,7 +159,8 @@ class LiveEngine:
         self._file: tuple[int, int, int] | None = None
         self._alerted: tuple[Any, ...] = ()
         self._given_up: tuple[Any, ...] = ()
-        self._past = (0, 0)
+        self._past = Remembered()
+        self._failed: Counter[str] = Counter()
 
     async def open(self) -> LiveEngine:
         """Loads what runs. ConfigError, BadSignature, Broken or Unavailable when it cannot: a door without rules does not start."""
@@ -190,12 +200,19 @@ class LiveEngine:
         return State() if self._plan is None else self._plan.state
 
     @property
-    def hits(self) -> int:
-        return self._past[0] + self.base.memory.hits
+    def memory(self) -> Remembered:
+        """How often this process had decided the same before, whatever ran."""
+        now = self.base.memory
+        return Remembered(self._past.hits + now.hits, self._past.misses + now.misses)
 
     @property
-    def misses(self) -> int:
-        return self._past[1] + self.base.memory.misses
+    def failures(self) -> Mapping[str, int]:
+        """Evaluations that gave no answer, by reason, whatever ran."""
+        return self._failed + Counter(self.base.failures)
+
+    @property
+    def paused(self) -> bool:
+        return self.base.paused
 
     def decide(self, domain: Domain, input: Mapping[str, Any]) -> Decision:
         """By what runs as of the last look."""
@@ -302,9 +319,14 @@ class LiveEngine:
         self._plan = plan
         for old in before.held if before is not None else ():
             if old not in plan.held:
-                self._past = (self._past[0] + old.engine.memory.hits, self._past[1] + old.engine.memory.misses)
-                old.retire()
+                self._retire(old)
         log.info("policies: state %d (%s), revision %s decides", state.version, state.action, base.revision)
+
+    def _retire(self, old: _Held) -> None:
+        memory = old.engine.memory
+        self._past = Remembered(self._past.hits + memory.hits, self._past.misses + memory.misses)
+        self._failed.update(old.engine.failures)
+        old.retire()
 
     async def _beside(self, state: State, before: _Plan | None) -> _Held | None:
         """The candidate, evaluated in this process whatever engine decides. None, with an alert, when it cannot be loaded."""
@@ -320,7 +342,11 @@ class LiveEngine:
 
     async def _load(self, proposal: str, *, beside: bool = False) -> Engine:
         """The engine over a proposal's bundle, or over what the settings name."""
-        policy = self._policy.model_copy(update={"engine": "auto", "url": None, "ca": None, "token_file": None}) if beside else self._policy
+        policy = (
+            self._policy.model_copy(update={"engine": "auto", "url": None, "ca": None, "token_file": None})
+            if beside
+            else self._policy
+        )
         if proposal:
             data = await content_of(self._database, proposal)
             found = await asyncio.to_thread(distribution.read, data, key=verify_key(policy), where=f"proposal {proposal}")
