@@ -13,14 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from api import configuration, datasets, evidence, freezes, models, people, release
+from api import configuration, datasets, evidence, freezes, models, people, policy, release
 from api.compose import Served
 from core.errors import PortcullisError, Refused, Unauthenticated
 
 log = logging.getLogger("portcullis.api")
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/log/checkpoint", "/log/tile/{path:path}"})
 """Routes that need no key; a test holds every other one to 401, then 403, before anything sent is read."""
-DECIDES = ("/keys/release", "/approvals")
+DECIDES = ("/keys/release", "/approvals", "/rollout")
 """Routes that ask for a decision."""
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -38,7 +38,7 @@ def application(served: Served) -> FastAPI:
         redoc_url=None,
     )
     app.state.served = served
-    for module in (models, datasets, release, people, configuration, freezes, evidence):
+    for module in (models, datasets, release, people, configuration, freezes, policy, evidence):
         app.include_router(module.routes.router)
     app.include_router(evidence.log.router)
     app.add_api_route("/healthz", _health, include_in_schema=False)

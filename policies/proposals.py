@@ -190,12 +190,14 @@ class Proposals:
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
-    async def approve(self, envelope: bytes, *, engine: Engine) -> Decision:
-        """Counts the signature in `envelope` when the policy grants it.
+    async def approve(self, envelope: bytes, *, engine: Engine, about: str | None = None) -> Decision:
+        """Counts the signature in `envelope` when the policy grants it. `about`: the proposal that it must be for.
 
         Raises BadInput for what is no approval of this installation's, Refused with the recorded decision when it does not count.
         """
         statement = read_approval(envelope, tenant=self._tenant)
+        if about not in (None, statement.subject):
+            raise BadInput("the statement is about another proposal than the path", where="subject")
         found = await self._directory.approver(self._tenant, statement.key_id)
         principal = found[0] if found else Principal(UNKNOWN, "user", self._tenant)
         reference = await self._commitments.ref(principal.tenant, principal.id)
