@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from api import configuration, datasets, evidence, freezes, models, people, policy, release
+from api import bundles, configuration, datasets, evidence, freezes, models, people, policy, release
 from api.compose import Served
 from core.errors import PortcullisError, Refused, Unauthenticated
 
@@ -38,7 +38,7 @@ def application(served: Served) -> FastAPI:
         redoc_url=None,
     )
     app.state.served = served
-    for module in (models, datasets, release, people, configuration, freezes, policy, evidence):
+    for module in (models, datasets, release, people, configuration, freezes, policy, evidence, bundles):
         app.include_router(module.routes.router)
     app.include_router(evidence.log.router)
     app.add_api_route("/healthz", _health, include_in_schema=False)

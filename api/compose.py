@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.longpoll import Waits
 from api.quota import Accounts
 from core.clock import SystemClock
 from core.principal import Principal
@@ -112,6 +113,7 @@ class Served:
     key_release: KeyRelease
     accounts: Accounts
     refusals: Refusals
+    waits: Waits
     opened: AsyncExitStack
 
     async def close(self) -> None:
@@ -136,6 +138,7 @@ async def build_served(
             key_release=management.key_release(engine),
             accounts=accounts(management.database, management.clock),
             refusals=refusals,
+            waits=Waits(),
             # Kept open from here on; what failed before this line has closed all that was opened.
             opened=opened.pop_all(),
         )

@@ -81,8 +81,16 @@ class Routes:
 
         return declare
 
-    def get(self, path: str, *roles: str) -> Callable[[Handler], Handler]:
-        return self._route("GET", path, roles, None, 200)
+    def get(self, path: str, *roles: str, head: bool = False) -> Callable[[Handler], Handler]:
+        """`head`: answered by HEAD too, under the same roles."""
+        declared = [self._route(method, path, roles, None, 200) for method in (("GET", "HEAD") if head else ("GET",))]
+
+        def declare(handler: Handler) -> Handler:
+            for one in declared:
+                one(handler)
+            return handler
+
+        return declare
 
     def post(
         self, path: str, *roles: str, body: type[BaseModel] | None = None, status: int = 200
@@ -108,6 +116,7 @@ class Routes:
                 methods=[method],
                 status_code=status,
                 response_model=None,
+                include_in_schema=method != "HEAD",
                 dependencies=[Depends(may(*roles))],
                 description=f"{handler.__doc__ or ''}\n\nRoles: {', '.join(roles)}.",
                 openapi_extra=_described(body, roles),

@@ -25,7 +25,7 @@ def _group() -> None:
 def serve_api(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="The address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="/api/v1, /log, /docs, /healthz, /readyz")] = 8090,
+    port: Annotated[int, typer.Option(help="/api/v1, /bundles, /log, /docs, /healthz, /readyz")] = 8090,
 ) -> None:
     """Models, datasets, approvals, keys, configuration, decisions, reports and the log's tiles, until it is told to stop.
 
@@ -44,7 +44,7 @@ def serve_api(
         try:
             here.say(f"{'https' if tls else 'http'}://{host}:{port}/docs")
             listener = Listener(application(served), host, port, tls, limit=CONCURRENCY)
-            await serve([listener], stop=stop_on_signals(), alongside=[served.refusals.run()])
+            await serve([listener], stop=stop_on_signals(), alongside=[served.refusals.run(), served.waits.run()])
         finally:
             await served.close()
 

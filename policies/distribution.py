@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,13 @@ COMPILE_SECONDS = 300
 
 @dataclass(frozen=True)
 class Distribution:
-    """A bundle file, read and checked. `signed`: by the key that was asked for."""
+    """A bundle file, read and checked. `signed`: by the key that was asked for. `data`: the file itself."""
 
     loaded: Loaded
     wasm: bytes | None
     about: Mapping[str, Any]
     signed: bool
+    data: bytes
 
     @property
     def revision(self) -> str:
@@ -114,7 +116,7 @@ def read(data: bytes, *, key: Ed25519PublicKey | None = None, where: str = "bund
         raise Broken("the manifest says no serial; build it again with portcullis policy bundle build", where=where)
     if about.get("wasm") != (None if wasm is None else sha256(wasm)):
         raise Broken("policy.wasm is not the module that the manifest names", where=where)
-    return Distribution(load_modules(bundle), wasm, about, signed=key is not None)
+    return Distribution(load_modules(bundle), wasm, about, signed=key is not None, data=data)
 
 
 def read_file(path: Path, *, key: Ed25519PublicKey | None = None) -> Distribution:
@@ -238,6 +240,10 @@ def _unpacked(data: bytes, where: str) -> dict[str, bytes]:
                     )
                 content = archive.extractfile(entry)
                 files[name] = content.read() if content is not None else b""
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            # tarfile stops at its end mark: without this, neither what follows nor the checksum at the end would be looked at.
+            rest = stream.read(tarfile.RECORDSIZE + 1)
+            if len(rest) > tarfile.RECORDSIZE or rest.strip(b"\0"):
+                raise Broken("something follows after the end of the archive", where=where)
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         raise Broken("is no bundle: not a gzipped tar archive", where=where) from error
     return files

@@ -59,11 +59,25 @@ class Remembered:
     misses: int = 0
 
 
-class _Held:
-    """An engine with the decisions under way in it: retired, it is closed when the last of them is made."""
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What decides, as the bundle file that others may load: `digest` is of exactly these bytes."""
 
-    def __init__(self, engine: Engine) -> None:
+    data: bytes
+    digest: str
+    revision: str
+
+
+class _Held:
+    """An engine with the decisions under way in it: retired, it is closed when the last of them is made.
+
+    `data`: the bundle file that it was loaded from; None for rules that came from folders.
+    """
+
+    def __init__(self, engine: Engine, data: bytes | None = None) -> None:
         self.engine = engine
+        self._data = data
+        self.published: Published | None = None
         self._users = 0
         self._retired = False
 
@@ -75,6 +89,12 @@ class _Held:
         finally:
             self._users -= 1
             self._end()
+
+    def publish(self) -> Published:
+        """The bundle file with its digest. One is built of rules that came from folders: unsigned, without Wasm, no test run."""
+        data = self._data or distribution.build(self.engine.loaded, wasm=None, tests=0)
+        self.published = Published(data, sha256(data), self.engine.revision)
+        return self.published
 
     def retire(self) -> None:
         self._retired = True
@@ -190,6 +210,14 @@ class LiveEngine:
             raise ConfigError("the policies have not been loaded")
         return self._plan.base.engine
 
+    async def published(self) -> Published:
+        """What decides now, never a candidate, as the exact file that was checked when it was loaded."""
+        await self._look()
+        if self._plan is None:
+            raise ConfigError("the policies have not been loaded")
+        held = self._plan.base
+        return await asyncio.to_thread(held.publish) if held.published is None else held.published
+
     async def configured(self) -> Loaded:
         """The rules that the settings name, whatever decides now."""
         return (await asyncio.to_thread(load_policy, self._policy)).loaded
@@ -299,7 +327,7 @@ class LiveEngine:
                 return
             state = await self._rollouts.state()
             same = state.base == plan.state.base and (bool(state.base) or signature == self._file)
-            base = plan.base.engine if same else await self._load(state.base)
+            base = plan.base if same else await self._load(state.base)
             await self._run(state, base)
         except PortcullisError as error:
             # What depends on something that was away is tried again at the next look; a bundle does not mend itself.
@@ -308,11 +336,10 @@ class LiveEngine:
             return
         self._file = signature
 
-    async def _run(self, state: State, base: Engine) -> None:
+    async def _run(self, state: State, base: _Held) -> None:
         """From here on `base` decides; what decided before is closed when its last decision is made."""
         before = self._plan
-        held = before.base if before is not None and before.base.engine is base else _Held(base)
-        plan = _Plan(state, held, await self._beside(state, before))
+        plan = _Plan(state, base, await self._beside(state, before))
         for engine in (one.engine for one in plan.held):
             self._recorder.keep_bundle(engine.revision, engine.bundle.files())
         self.rules.ids = frozenset(rule.id for one in plan.held for rule in one.engine.catalogue.rules())
@@ -320,7 +347,7 @@ class LiveEngine:
         for old in before.held if before is not None else ():
             if old not in plan.held:
                 self._retire(old)
-        log.info("policies: state %d (%s), revision %s decides", state.version, state.action, base.revision)
+        log.info("policies: state %d (%s), revision %s decides", state.version, state.action, base.engine.revision)
 
     def _retire(self, old: _Held) -> None:
         memory = old.engine.memory
@@ -335,12 +362,12 @@ class LiveEngine:
         if before is not None and before.candidate is not None and before.state.candidate == state.candidate:
             return before.candidate
         try:
-            return _Held(await self._load(state.candidate, beside=True))
+            return await self._load(state.candidate, beside=True)
         except PortcullisError as error:
             await self._alert(error, ("candidate", state.version))
             return None
 
-    async def _load(self, proposal: str, *, beside: bool = False) -> Engine:
+    async def _load(self, proposal: str, *, beside: bool = False) -> _Held:
         """The engine over a proposal's bundle, or over what the settings name."""
         policy = (
             self._policy.model_copy(update={"engine": "auto", "url": None, "ca": None, "token_file": None})
@@ -354,8 +381,8 @@ class LiveEngine:
             found = await asyncio.to_thread(distribution_of, policy)
             await self._must_be_newest(found)
         else:
-            return await asyncio.to_thread(load_policy, policy)
-        return await asyncio.to_thread(engine_over, policy, found.loaded, found.wasm)
+            return _Held(await asyncio.to_thread(load_policy, policy))
+        return _Held(await asyncio.to_thread(engine_over, policy, found.loaded, found.wasm), found.data)
 
     async def _must_be_newest(self, found: Distribution) -> None:
         """Broken for a bundle file that is older than one that ran under the same key, or another one of the same serial."""
