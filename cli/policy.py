@@ -93,7 +93,11 @@ def check(
     cost: Annotated[bool, typer.Option("--cost", help="Also measure each rule against its budget (custom.budget_us).")] = False,
     inputs: Annotated[
         list[Path] | None,
-        typer.Option("--inputs", help="Inputs to measure over besides those of the tests: one JSON document per line."),
+        typer.Option(
+            "--inputs",
+            help="Inputs to measure over besides those of the tests: a file or a folder of .jsonl files, one input per line, "
+            "alone or as policy bundle build --inputs takes it.",
+        ),
     ] = None,
 ) -> None:
     """Whether the rules may decide: METADATA, places, `checked`, permitted built-ins, no undefined trap. Exits 1 with findings.
@@ -124,9 +128,10 @@ def check(
 
 
 def _measured(here: Session, folders: list[Path], files: list[Path]) -> list[Cost]:
+    from policies import corpus
     from policies.cost import measure
 
-    documents = [jsonread.loads_object(line) for file in files for line in read_bytes(str(file)).splitlines() if line.strip()]
+    documents = [corpus.input_of(document) for _, document in corpus.documents(files)]
     costs: list[Cost] = []
     said = time.monotonic()
     for one in measure(extra=folders, inputs=documents):

@@ -98,6 +98,12 @@ def judge(syntax: Syntax, functions: Mapping[Path, frozenset[str]]) -> list[Obje
     return found
 
 
+def used(syntax: Syntax) -> frozenset[str]:
+    """The permitted built-ins and operators in a module that `judge` has nothing against (no rule or import is called like one)."""
+    names = {show(use.path) for use in syntax.uses if use.kind in {"call", "operator"}}
+    return frozenset({OPERATOR_NAMES.get(name, name) for name in names} & (ALLOWED | OPERATORS))
+
+
 def _judge(use: Use, syntax: Syntax, functions: Mapping[Path, frozenset[str]]) -> Objection | None:
     shown = show(use.path)
     if use.kind == "with":

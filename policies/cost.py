@@ -17,7 +17,7 @@ from typing import Any
 
 from core.canonical import canonical
 from core.decision import DOMAINS
-from core.errors import ConfigError
+from core.errors import BadInput, ConfigError
 from policies.catalogue import Rule
 from policies.check import Loaded, load_tree
 from policies.embedded import build
@@ -84,7 +84,10 @@ def measure(
         raise ConfigError(f"these rules do not load together: {problem}", where="policies")
     brought: dict[str, list[str]] = {domain: [] for domain in DOMAINS}
     for document in inputs:
-        text = canonical(dict(document))
+        try:
+            text = canonical(dict(document))
+        except BadInput:
+            continue  # a number beyond 2^53, say: it is denied before any rule, and costs none
         for domain in DOMAINS:
             if check_input(domain, text) is None:
                 brought[domain].append(text.decode())

@@ -1,6 +1,7 @@
 """A bundle as one file that travels: OPA's own bundle format (a gzipped tar), built bit for bit the same from the same rules.
 
-    .manifest           OPA's: the revision, the roots; under metadata.portcullis what the bundle holds and the Wasm module's digest
+    .manifest           OPA's: the revision, the roots; under metadata.portcullis what the bundle holds, what it uses, what it was
+                        tried with, and the Wasm module's digest
     lib/… rules/… generated/…   the Rego modules
     policy.wasm         the same rules, compiled with one entrypoint per domain; only where an `opa` program was there
     .signatures.json    a JSON web token (EdDSA) over every file, as `opa sign` makes it and `opa run --verification-key` checks it
@@ -22,7 +23,7 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,12 @@ from core.canonical import sha256
 from core.decision import DOMAINS, MANDATORY
 from core.errors import BadInput, BadSignature, Broken, ConfigError, Unavailable
 from core.jsonread import loads_object
+from core.names import is_digest
+from policies.builtins import used
 from policies.bundle import MANIFEST, Bundle
 from policies.check import Loaded, load_modules
+from policies.syntax import parse
+from policies.tree import rule_of
 
 WASM, SIGNATURES = "policy.wasm", ".signatures.json"
 FORMAT = "portcullis.dev/bundle/v1"
@@ -44,6 +49,7 @@ STRUCTURED = frozenset({MANIFEST, "data.json", SIGNATURES})
 MAX_BYTES = 64 * 1024 * 1024
 MAX_FILES = 5_000
 COMPILE_SECONDS = 300
+_BUILD_AGAIN = "build it again with portcullis policy bundle build"
 
 
 @dataclass(frozen=True)
@@ -65,39 +71,63 @@ class Distribution:
         return int(self.about["serial"])
 
 
-def build(loaded: Loaded, *, wasm: bytes | None, tests: int, serial: int = 0, key: Ed25519PrivateKey | None = None) -> bytes:
+def build(
+    loaded: Loaded,
+    *,
+    wasm: bytes | None,
+    tests: int,
+    corpus: Mapping[str, Any] | None = None,
+    serial: int = 0,
+    key: Ed25519PrivateKey | None = None,
+) -> bytes:
     """The bundle file of these rules. The same arguments give the same bytes (Ed25519 signatures are deterministic).
 
-    `serial` says which of two bundles is the newer one: a door that checks signatures goes back to no smaller one.
+    `tests` is how many passed, `corpus` what `policies.corpus.summary` says of the inputs that got their decision. `serial` says which of two bundles is the newer one: a door that checks signatures goes back to no smaller one.
     """
     files = loaded.bundle.files()
     if wasm is not None:
         files[WASM] = wasm
     manifest = json.loads(files[MANIFEST])
-    manifest["metadata"] = {"portcullis": _about(loaded, wasm, tests, serial)}
+    manifest["metadata"] = {"portcullis": {**_about(loaded.bundle, wasm, tests, corpus), "serial": serial}}
     files[MANIFEST] = json.dumps(manifest, sort_keys=True).encode() + b"\n"
     if key is not None:
         files[SIGNATURES] = sign(files, key)
     return _packed(files)
 
 
-def _about(loaded: Loaded, wasm: bytes | None, tests: int, serial: int) -> dict[str, Any]:
-    rules = [rule.id for rule in loaded.catalogue.rules()]
+def _about(bundle: Bundle, wasm: bytes | None, tests: int, corpus: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "serial": serial,
         "wasm": None if wasm is None else sha256(wasm),
-        "rules": {domain: sorted(rule for rule in rules if rule.startswith(f"{domain}/")) for domain in DOMAINS},
+        **_content(bundle),
         "mandatory": {domain: list(MANDATORY[domain]) for domain in DOMAINS},
         "tests": tests,
+        "corpus": corpus,
     }
+
+
+def _content(bundle: Bundle) -> dict[str, Any]:
+    """What the modules themselves say: the rules and those that grant, by domain, and every built-in that is used."""
+    modules = {path: parse(path, text) for path, text in bundle.modules.items()}
+    rules = {rule: syntax for path, syntax in modules.items() if (rule := rule_of(path)) is not None}
+    granting = [rule for rule, syntax in rules.items() if "grant" in syntax.names]
+    return {
+        "rules": _by_domain(rules),
+        "grants": _by_domain(granting),
+        "builtins": sorted(set().union(*(used(syntax) for syntax in modules.values()))),
+    }
+
+
+def _by_domain(rules: Iterable[str]) -> dict[str, list[str]]:
+    return {domain: sorted(rule for rule in rules if rule.startswith(f"{domain}/")) for domain in DOMAINS}
 
 
 def read(data: bytes, *, key: Ed25519PublicKey | None = None, where: str = "bundle") -> Distribution:
     """The bundle in `data`, every rule checked as at load.
 
     With `key`, BadSignature unless it signed exactly these files. Broken for what is no bundle, for content that is not its
-    revision, and for a Wasm module that is not the one the manifest names.
+    revision, for a Wasm module that is not the one the manifest names, and for a manifest that says other rules, grants or
+    built-ins than the modules have. How many tests and which inputs passed, only who signed can vouch for.
     """
     files = _unpacked(data, where)
     signatures = files.pop(SIGNATURES, None)
@@ -110,13 +140,33 @@ def read(data: bytes, *, key: Ed25519PublicKey | None = None, where: str = "bund
     about = loads_object(files[MANIFEST]).get("metadata", {})
     about = about.get("portcullis") if isinstance(about, dict) else None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise Broken(f"the manifest does not say {FORMAT}; build it with portcullis policy bundle build", where=where)
-    serial = about.get("serial")
-    if not isinstance(serial, int) or isinstance(serial, bool) or serial < 0:
-        raise Broken("the manifest says no serial; build it again with portcullis policy bundle build", where=where)
+        raise Broken(f"the manifest does not say {FORMAT}; {_BUILD_AGAIN}", where=where)
     if about.get("wasm") != (None if wasm is None else sha256(wasm)):
         raise Broken("policy.wasm is not the module that the manifest names", where=where)
-    return Distribution(load_modules(bundle), wasm, about, signed=key is not None, data=data)
+    loaded = load_modules(bundle)
+    _check_about(about, bundle, where)
+    return Distribution(loaded, wasm, about, signed=key is not None, data=data)
+
+
+def _check_about(about: Mapping[str, Any], bundle: Bundle, where: str) -> None:
+    """Broken unless the manifest says what the modules say, and says the rest in the form that `build` gives it."""
+    for name, found in _content(bundle).items():
+        if about.get(name) != found:
+            raise Broken(f"the manifest's {name} are not those of the modules; {_BUILD_AGAIN}", where=where)
+    for name in ("serial", "tests"):
+        if not _is_count(about.get(name)):
+            raise Broken(f"the manifest's {name} is no number from 0; {_BUILD_AGAIN}", where=where)
+    corpus = about.get("corpus")
+    if corpus is None and "corpus" in about:
+        return
+    if not isinstance(corpus, dict) or corpus.keys() != {"inputs", "digest"} or not _is_count(corpus["inputs"]):
+        raise Broken(f"the manifest's corpus is neither null nor inputs and their digest; {_BUILD_AGAIN}", where=where)
+    if not isinstance(corpus["digest"], str) or not is_digest(corpus["digest"]):
+        raise Broken(f"the digest of the manifest's corpus is none; {_BUILD_AGAIN}", where=where)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def read_file(path: Path, *, key: Ed25519PublicKey | None = None) -> Distribution:

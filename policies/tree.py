@@ -36,8 +36,7 @@ class Source:
     @property
     def rule_id(self) -> str | None:
         """`DOMAIN/RULE` for a file under rules/DOMAIN/RULE/, else None."""
-        parts = self.path.split("/")
-        return f"{parts[1]}/{parts[2]}" if len(parts) == 4 and parts[0] == "rules" else None
+        return rule_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,12 @@ class Tree:
     @property
     def tests(self) -> tuple[Source, ...]:
         return tuple(source for source in self.sources if source.is_test)
+
+
+def rule_of(path: str) -> str | None:
+    """The rule whose folder a place in the tree lies in."""
+    parts = path.split("/")
+    return f"{parts[1]}/{parts[2]}" if len(parts) == 4 and parts[0] == "rules" else None
 
 
 def read_tree(root: Path | None = None, extra: Sequence[Path] = ()) -> Tree:

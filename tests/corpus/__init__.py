@@ -14,6 +14,7 @@ only told, and the decision is `unenforced` (allowed; in lineage, where the rule
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from core import yamlread
-from core.decision import DOMAINS, Decision, Domain, Violation
+from core.decision import DOMAINS, Decision, Domain
+from policies import corpus
+from policies.corpus import Expect
 
 HERE = Path(__file__).parent
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -148,43 +151,13 @@ def _reach(document: Any, path: str) -> tuple[Any, Any]:
 
 def differences(case: Case, decision: Decision) -> list[str]:
     """What in `decision` is not as the case says; empty when it is right."""
-    expect = case.expect
-    found: list[str] = []
-    denied = [(violation.rule, dict(violation.args)) for violation in decision.violations]
-    if expect.get("schema"):
-        wanted_rules = {"input/schema"}
-    else:
-        wanted_rules = {entry["rule"] for entry in expect.get("deny", [])}
-        wanted_rules |= {"policy/mandatory"} if expect.get("missing") else set()
-        wanted_rules |= {"policy/grant"} if expect.get("no_grant") else set()
-    if decision.allow is not bool(expect.get("allow", False)):
-        found.append(f"allow is {decision.allow}")
-    if {rule for rule, _ in denied} != wanted_rules:
-        found.append(f"denied by {sorted({rule for rule, _ in denied})}, expected {sorted(wanted_rules)}")
-    found += [
-        f"no violation {entry}; there are {denied}"
-        for entry in expect.get("deny", [])
-        if not any(rule == entry["rule"] and _has(args, entry.get("args", {})) for rule, args in denied)
-    ]
-    if "deny" in expect and len(denied) != len(expect["deny"]) + len(expect.get("missing", [])):
-        found.append(f"{len(denied)} violations: {denied}")
-    missing = sorted(args["rule"] for rule, args in denied if rule == "policy/mandatory")
-    if missing != sorted(expect.get("missing", [])):
-        found.append(f"missing {missing}")
-    warned = [_warned(warning) for warning in decision.warnings]
-    if warned != expect.get("warn", []):
-        found.append(f"warned {warned}")
-    if "grants" in expect and list(decision.grants) != expect["grants"]:
-        found.append(f"granted {decision.grants}")
-    if "obligations" in expect and dict(decision.obligations) != expect["obligations"]:
-        found.append(f"obliged {decision.obligations}")
-    return found
+    return corpus.differences(Expect.model_validate(case.expect), decision)
 
 
-def _warned(warning: Violation) -> dict[str, str]:
-    named = {"exemption": warning.exemption} if warning.exemption else {}
-    return {"rule": warning.rule, "mode": warning.mode, **named}
-
-
-def _has(args: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return all(args.get(name) == value for name, value in wanted.items())
+def lines() -> Iterator[str]:
+    """The corpus as `policy bundle build --inputs` takes it (`python -m tests.corpus`), without what JSON cannot carry (NaN)."""
+    for case in cases():
+        try:
+            yield json.dumps({"domain": case.domain, "input": case.input, "expect": case.expect}, allow_nan=False)
+        except ValueError:
+            continue

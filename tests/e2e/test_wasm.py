@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from core.canonical import canonical
 from core.errors import ConfigError
 from core.settings import Policy, Settings
-from policies import distribution
+from policies import corpus, distribution
 from policies.check import Loaded, load_tree
 from policies.distribution import MANIFEST, build, compile_wasm
 from policies.engine import Engine, load, load_embedded
@@ -50,6 +51,19 @@ def test_it_decides_as_the_corpus_says_and_as_the_embedded_engine_does(loaded: L
         if found:
             wrong[str(case)] = found
     assert wrong == {}
+
+
+def test_a_builder_is_told_where_the_two_engines_differ(opa: str, loaded: Loaded, module: bytes, tmp_path: Path) -> None:
+    """The corpus passes both engines; a module of other rules gives itself away although it denies alike."""
+    case = next(case for case in cases("gateway") if case.name == "a revoked model")
+    line = {"domain": case.domain, "input": case.input, "expect": {"deny": [{"rule": case.expect["deny"][0]["rule"]}]}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    inputs = corpus.read([tmp_path])
+    assert [problems for _, problems in corpus.failures(loaded, module, inputs)] == [[]]
+    modules = {path: text.replace('"reason": ', '"raison": ') for path, text in loaded.bundle.modules.items()}
+    other = compile_wasm(distribution.Bundle(modules), opa)
+    ((_, problems),) = corpus.failures(loaded, other, inputs)
+    assert problems == ["the engines' documents differ: embedded and wasm"]
 
 
 def test_the_module_is_the_same_bytes_each_time(opa: str, loaded: Loaded, module: bytes) -> None:

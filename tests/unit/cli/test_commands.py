@@ -369,3 +369,31 @@ def test_rules_of_ones_own_are_documented(portcullis: Any) -> None:
     assert "## admission/my-rule" in Path("rules.md").read_text()
     assert "## admission/gpu-quota" in portcullis("policy", "docs")[1]
     assert portcullis("policy", "docs", "-o", "nowhere/rules.md")[0] != 0
+
+
+def test_a_bundle_is_built_only_when_every_input_gets_its_decision(portcullis: Any) -> None:
+    from tests.corpus import cases
+
+    found = {case.name: case for case in cases("gateway")}
+    good, bad = (found[name] for name in ("a grant and a model that is fit", "a revoked model"))
+    texts = [json.dumps({"domain": "gateway", "input": case.input, "expect": case.expect}) for case in (good, bad)]
+    Path("inputs").mkdir()
+    Path("inputs/a.jsonl").write_text("\n".join(texts))
+    build = ("policy", "bundle", "build", "--no-wasm", "--inputs", "inputs")
+    status, out, _ = portcullis(*build, "-o", "one.tar.gz", "--json")
+    assert (status, json.loads(out)["corpus"]["inputs"]) == (0, 2)
+    assert json.loads(out)["grants"]["gateway"] == ["gateway/model-access"]
+    Path("inputs/a.jsonl").rename("inputs/b.jsonl")
+    portcullis(*build, "-o", "two.tar.gz")
+    assert Path("one.tar.gz").read_bytes() == Path("two.tar.gz").read_bytes()
+    portcullis("identity", "keygen", "key.pem")
+    assert portcullis("policy", "bundle", "sign", "two.tar.gz", "--key", "key.pem")[0] == 0
+    status, out, _ = portcullis("policy", "bundle", "verify", "two.tar.gz")
+    assert "corpus     2 inputs, sha256:" in out, "what it was tried with is kept when it is signed"
+    Path("inputs/b.jsonl").write_text(
+        "\n".join([*texts, json.dumps({"domain": "gateway", "input": bad.input, "expect": {"allow": True}})])
+    )
+    status, out, _ = portcullis(*build, "-o", "three.tar.gz")
+    assert status == 1
+    assert "FAIL inputs/b.jsonl:3: embedded: allow is False" in out
+    assert not Path("three.tar.gz").exists()

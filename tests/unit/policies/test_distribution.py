@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from core.errors import BadSignature, Broken, ConfigError
 from core.settings import Policy, Settings
 from policies import distribution
+from policies.builtins import ALLOWED, OPERATORS
 from policies.check import Loaded, load_tree
 from policies.distribution import MANIFEST, SIGNATURES, build, read
 from policies.engine import load, load_embedded
@@ -48,6 +49,15 @@ def test_the_same_rules_are_the_same_bytes(loaded: Loaded, signed: bytes) -> Non
     assert found.revision == loaded.bundle.revision == load_embedded().revision
     assert found.signed
     assert found.about["rules"]["gateway"] == ["gateway/frozen", "gateway/model-access", "gateway/purpose"]
+    assert found.about["grants"] == {
+        "admission": [],
+        "gateway": ["gateway/model-access"],
+        "weights": ["weights/key-release"],
+        "lineage": ["lineage/approval"],
+        "bundle": ["bundle/activation", "bundle/approval"],
+    }
+    assert {"count", "object.get", "startswith", "|"} <= set(found.about["builtins"]) <= ALLOWED | OPERATORS
+    assert found.about["corpus"] is None
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(signed))) as archive:
         assert {(entry.mtime, entry.uid, entry.mode) for entry in archive} == {(0, 0, 0o644)}
 
@@ -68,6 +78,8 @@ TAMPERED: dict[str, Callable[[dict[str, bytes]], None]] = {
     "a byte of Rego": changed(RULE, lambda data: data.replace(b"purpose", b"purpoze", 1)),
     "white space in Rego": changed(RULE, lambda data: data + b"\n"),
     "a value in the manifest": changed(MANIFEST, lambda data: data.replace(b'"rego_version": 1', b'"rego_version": 0')),
+    "how many tests passed": changed(MANIFEST, lambda data: data.replace(b'"tests": 34', b'"tests": 35')),
+    "what the corpus said": changed(MANIFEST, lambda data: data.replace(b'"corpus": null', b'"corpus": 1')),
     "a file taken away": changed(RULE, lambda _: None),
     "a file added": changed("rules/gateway/more/more.rego", lambda _: b"package x\n"),
     "a module added": changed("policy.wasm", lambda _: b"\0asm"),
@@ -120,6 +132,41 @@ def test_unsigned_it_is_still_held_to_its_manifest(loaded: Loaded) -> None:
             read(distribution._packed({**files, name: edit}))
     del files["policy.wasm"]
     with pytest.raises(Broken, match="not the module"):
+        read(distribution._packed(files))
+
+
+LIES: dict[str, tuple[str, object]] = {
+    "a rule that is not there": ("rules", {"admission": ["admission/more"]}),
+    "a grant too few": ("grants", {}),
+    "a built-in left out": ("builtins", ["count"]),
+    "built-ins in another order": ("builtins", "reversed"),
+    "tests that are no number": ("tests", True),
+    "a serial below zero": ("serial", -1),
+    "a corpus without a digest": ("corpus", {"inputs": 3}),
+    "a corpus of another digest": ("corpus", {"inputs": 3, "digest": "sha256:0"}),
+    "a corpus that counts in words": ("corpus", {"inputs": "many", "digest": f"sha256:{'0' * 64}"}),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("key", [KEY, None], ids=["signed", "unsigned"])
+def test_a_manifest_that_lies_is_refused_whoever_signed_it(loaded: Loaded, name: str, key: Ed25519PrivateKey | None) -> None:
+    field, value = LIES[name]
+    files = unpacked(build(loaded, wasm=None, tests=34))
+    manifest = json.loads(files[MANIFEST])
+    about = manifest["metadata"]["portcullis"]
+    about[field] = about[field][::-1] if value == "reversed" else value
+    files[MANIFEST] = json.dumps(manifest).encode()
+    if key is not None:
+        files[SIGNATURES] = distribution.sign(files, key)
+    with pytest.raises(Broken, match=field):
+        read(distribution._packed(files), key=None if key is None else key.public_key())
+
+
+def test_a_manifest_that_says_nothing_of_a_corpus_is_not_ours(loaded: Loaded) -> None:
+    files = unpacked(build(loaded, wasm=None, tests=34))
+    files[MANIFEST] = files[MANIFEST].replace(b'"corpus": null, ', b"")
+    with pytest.raises(Broken, match="corpus"):
         read(distribution._packed(files))
 
 
