@@ -32,15 +32,12 @@ from policies.answer import Answer, read_answer
 from policies.bundle import Bundle
 from policies.catalogue import Catalogue
 from policies.check import Loaded, load_modules, load_tree
-from policies.confined import Confined
 from policies.distribution import Distribution, read_file
 from policies.embedded import Embedded
 from policies.evaluate import EngineFailure, Evaluator
 from policies.memory import Memory
 from policies.messages import explain, own_violation
-from policies.opa import OpaServer
 from policies.validate import Problem, check_input
-from policies.wasm import Wasm
 
 
 def load(settings: Settings) -> Engine:
@@ -62,16 +59,23 @@ def load_policy(policy: Policy) -> Engine:
 
 def engine_over(policy: Policy, loaded: Loaded, module: bytes | None) -> Engine:
     """The engine of `policy.engine` over these rules. ConfigError for `wasm` without a module."""
+    # What an engine is made of is imported where it is used: most commands need none of the three.
     if policy.engine == "opa":
         return Engine(loaded, _opa_server(policy, loaded.bundle))
     if policy.engine == "wasm" and module is None:
         raise ConfigError("engine: wasm needs a bundle with a Wasm module; build it where an opa program is", where="policy")
     if policy.engine == "embedded" or module is None:
+        from policies.confined import Confined
+
         return Engine(loaded, Confined(loaded.bundle.modules, deadline_ms=policy.deadline_ms))
+    from policies.wasm import Wasm
+
     return Engine(loaded, Wasm(module, deadline_ms=policy.deadline_ms))
 
 
-def _opa_server(policy: Policy, bundle: Bundle) -> OpaServer:
+def _opa_server(policy: Policy, bundle: Bundle) -> Evaluator:
+    from policies.opa import OpaServer
+
     token = None
     if policy.token_file is not None:
         try:
@@ -148,7 +152,7 @@ class Engine:
     @property
     def paused(self) -> bool:
         """Whether its server did not answer so often that calls are denied without asking it."""
-        return isinstance(self._evaluator, OpaServer) and self._evaluator.paused
+        return bool(getattr(self._evaluator, "paused", False))
 
     def close(self) -> None:
         self._evaluator.close()
