@@ -26,8 +26,11 @@ _NAMES = (
     r"(?:gpu|tpu|npu|dcu|gcu|xpu|hpu|mlu|qaic|gaudi|ascend|davinci|neuron|cuda|mig-)[a-z0-9._-]*"
 )
 _CLAIMED = r"gpu\.(?:nvidia|intel|amd)\.com|mig\.nvidia\.com|tpu\.google\.com"
-_RESOURCE = re.compile(rf"(?:{_VENDORS}|{_NAMES})\Z", re.IGNORECASE)
-_ANYWHERE = re.compile(rf"(?<![a-z0-9.-])(?:{_VENDORS}|{_NAMES}|{_CLAIMED})", re.IGNORECASE)
+# KEP-5004: any device class by its name. What its devices are, only its price says.
+_CLASSES = r"deviceclass\.resource\.kubernetes\.io/[a-z0-9._-]+"
+# Open at the end: a name that goes on with a character that Kubernetes takes in no name is still no other thing.
+_RESOURCE = re.compile(rf"{_VENDORS}|{_NAMES}|{_CLASSES}", re.IGNORECASE)
+_ANYWHERE = re.compile(rf"(?<![a-z0-9.-])(?:{_VENDORS}|{_NAMES}|{_CLAIMED}|{_CLASSES})", re.IGNORECASE)
 
 _DEVICE_LISTS = frozenset(
     {

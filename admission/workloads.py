@@ -148,4 +148,4 @@ def charge_object(object: Any, table: Mapping[str, int], claims: Sequence[Any] =
         if each.gpu_shares or each.resources:
             raise BadInput(workload.why_unbounded if workload else "unknown kind", where=f"kind {found.get('kind')}")
         return each
-    return each.times(pods, table)
+    return each.times(pods)

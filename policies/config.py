@@ -33,6 +33,7 @@ MAX_ITEMS = 10_000
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _RULE = re.compile(rf"(?:{'|'.join(DOMAINS)})/[a-z0-9][a-z0-9-]{{0,99}}\Z")
 _RESOURCE = re.compile(r"(?=.{1,253}/)[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
+_DEVICE_CLASS = ".deviceclass.resource.k8s.io/devices"
 _REGISTRY = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?\Z")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
@@ -94,14 +95,6 @@ def _amount(text: str) -> None:
         raise BadInput(f"{text[:40]} GPUs are more than can be counted")
 
 
-def _share(text: str) -> None:
-    _amount(text)
-    if shares_of(text) == 0:
-        raise BadInput(
-            "an accelerator that costs nothing would escape every quota; leave it out of the table or give its share"
-        )
-
-
 def check_model_scope(text: str) -> str:
     """`text` itself when it is NAME or NAME@VERSION; BadInput otherwise."""
     name, at, version = text.partition("@")
@@ -117,7 +110,6 @@ Namespace = Annotated[str, _matching(_NAMESPACE, "a namespace (RFC 1123 label: a
 RuleId = Annotated[str, _matching(_RULE, f"a rule id (DOMAIN/rule-name, DOMAIN one of {', '.join(DOMAINS)})")]
 Resource = Annotated[str, _matching(_RESOURCE, "an extended resource name such as nvidia.com/gpu")]
 Amount = Annotated[str, Field(max_length=64), BeforeValidator(_amount_text), _reading(_amount)]
-Share = Annotated[str, Field(max_length=64), BeforeValidator(_amount_text), _reading(_share)]
 Rate = Annotated[int, Field(ge=0, le=10_000_000)]
 Time = Annotated[str, _reading(unix)]
 Line = Annotated[str, Field(min_length=1, max_length=256), _ONE_LINE]
@@ -259,7 +251,7 @@ class Document(Section):
     exemptions: list[ExemptionRule] = []
     freezes: list[FreezeRule] = []
     obligations: list[ObligationRule] = []
-    accelerators: dict[Resource, Share] = {}
+    accelerators: dict[Resource, Amount] = {}
     controller_namespaces: list[Namespace] = []
     requests_per_minute: Rate = 60
     """For each key for which neither its own entry, its team nor its tenant sets a number."""
@@ -291,9 +283,20 @@ def problems(document: Document, rules: Collection[str] | None = None) -> Iterat
                 ("freezes", freeze_key(freeze.tenant, freeze.target), "tenant"),
                 "a tenant is frozen by a freeze of its own; tenant and target name the same one",
             )
+    yield from _free(document)
     for obligation in document.obligations:
         if obligation.tenant not in document.tenants:
             yield ("obligations", obligation.tenant), _unknown_tenant(obligation.tenant)
+
+
+def _free(document: Document) -> Iterator[tuple[Path, str]]:
+    for resource, share in document.accelerators.items():
+        # A claim may ask for devices that are no accelerators (network cards), and only a price can say so.
+        if shares_of(share) == 0 and not resource.endswith(_DEVICE_CLASS):
+            yield (
+                ("accelerators", resource),
+                "an accelerator that costs nothing would escape every quota; leave it out of the table or give its share",
+            )
 
 
 def _unknown_rules(document: Document, rules: Collection[str]) -> Iterator[tuple[Path, str]]:

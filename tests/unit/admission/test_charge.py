@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from admission.charge import Charge, charge
 from admission.workloads import charge_object
 from core.errors import BadInput
-from tests.unit.admission.reviews import GPU, TABLE, container, deployment, pod, pod_spec, templated
+from tests.unit.admission.reviews import GPU, TABLE, container, deployment, pod, templated
 
 
 def spec(containers: list[Any], init: list[Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ BAD_SPECS: dict[str, Any] = {
     "a sum beyond counting": spec([container("9e11")]),
     "request below limit": spec([UNEQUAL]),
     "limit zero, request eight": spec([UNEQUAL_ZERO]),
-    "unpriced slice": spec([requests(1, "nvidia.com/mig-7g.80gb")]),
+    "a slice of no known shape": spec([requests(1, "nvidia.com/mig-8g.80gb")]),
     "renamed device": spec([requests(80, "nvidia.com/gpu.shared")]),
     "another vendor": spec([requests(1, "amd.com/gpu")]),
     "an operator's own name": spec([requests(1, "acme.example/fast-gpu")]),
@@ -82,11 +82,6 @@ def test_shapes_of_pods(found: dict[str, Any], gpus: int) -> None:
 def test_what_cannot_be_counted_is_never_zero(found: Any) -> None:
     with pytest.raises(BadInput):
         charge(found, TABLE)
-
-
-def test_claims_handed_in_are_refused() -> None:
-    with pytest.raises(BadInput, match="DRA"):
-        charge(pod_spec(), TABLE, [{"spec": {}}])
 
 
 def test_slices_are_charged_by_the_table() -> None:

@@ -155,6 +155,8 @@ async def test_defaults_lie_below_files_below_the_database(bench: Bench) -> None
     table = await store.accelerators()
     assert table["nvidia.com/gpu.shared"] == SHARES_PER_GPU // 4
     assert (table["example.com/npu"], table["nvidia.com/gpu"]) == (2 * SHARES_PER_GPU, SHARES_PER_GPU)
+    await store.set(f"accelerators.{NIC_CLASS}", 0, author=OPERATOR, reason="network cards, asked for through claims")
+    assert (await store.accelerators())[NIC_CLASS] == 0
     await store.unset("accelerators.nvidia.com/gpu.shared", author=OPERATOR, reason="measured wrongly")
     assert (await store.accelerators())["nvidia.com/gpu.shared"] == SHARES_PER_GPU // 8
 
@@ -311,6 +313,7 @@ async def test_a_configmap_mount_is_read_once(bench: Bench) -> None:
     assert (await bench.store().effective()).requests_per_minute == 11
 
 
+NIC_CLASS = "nic.example.com.deviceclass.resource.k8s.io/devices"
 BAD_CHANGES: dict[str, tuple[str, Any]] = {
     "unknown section": ("tenant.acme", {}),
     "unknown key": ("tenants.acme.teams.vision.gpus", "4"),
