@@ -10,12 +10,13 @@ from api.access import By, Door, at_home, may
 from api.compose import Served
 from api.longpoll import names, wait_asked
 from api.routing import Routes
+from core.errors import Unavailable
 from policies.live import Published
 
 routes = Routes("/bundles", "bundles")
 READERS = ("service", "admin", "operator", "auditor")
 GZIP, LONG_POLLING = "application/gzip", "application/vnd.openpolicyagent.bundles"
-"""By the second of these types, on 200 and 304, OPA knows that it may ask again at once, for the answer waits."""
+"""By the second of these types, on 200, OPA knows that its next question may wait. It then asks again at once after each 304."""
 
 
 @routes.get("/portcullis.tar.gz", *READERS, head=True)
@@ -23,13 +24,16 @@ async def bundle(door: Door, by: By, request: Request) -> Response:
     """The bundle that decides now: the bytes that people approved or that the settings name. Never one that is only tried.
 
     With `If-None-Match` and `Prefer: wait=N` the answer comes as soon as another one decides, or as 304 after N seconds (60 at most).
-    When too many wait already it comes at once, of type application/gzip: OPA then asks again after its polling delay.
+    When too many wait already it is 503: an OPA server that goes back to asking without waiting is answered as ever.
     """
     at_home(door.management, by)
     known = request.headers.getlist("if-none-match")
     asked = wait_asked(request.headers.getlist("prefer")) if request.method == "GET" else 0
     with door.waits.place(asked) as seconds:
         found = await _other(door, request, known, seconds)
+    if asked and not seconds and names(known, found.digest):
+        # A 304 before its time would have OPA ask again without any delay; after an error it waits longer each time.
+        raise Unavailable("too many requests wait for the next bundle already, or the service stops; ask without Prefer: wait")
     headers = {"etag": f'"{found.digest}"', "cache-control": "private, no-cache"}
     kind = LONG_POLLING if seconds else GZIP
     if names(known, found.digest):
@@ -43,7 +47,17 @@ async def _other(door: Served, request: Request, known: list[str], seconds: int)
     if not seconds or not names(known, found.digest):
         return found
     end = asyncio.get_running_loop().time() + seconds
-    while names(known, found.digest) and await door.waits.pause(end) and not await request.is_disconnected():
-        found = await door.engine.published()
+    gone = asyncio.create_task(_gone(request))
+    try:
+        while names(known, found.digest) and await door.waits.pause(end) and not gone.done():
+            found = await door.engine.published()
+    finally:
+        gone.cancel()
     await may(*READERS)(request)  # the key may have been revoked meanwhile
     return found
+
+
+async def _gone(request: Request) -> None:
+    """Returns when whoever asked has gone. (`Request.is_disconnected` never sees that behind a middleware.)"""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -15,8 +15,6 @@ from cli.session import read_bytes, session, table
 from core.errors import BadInput, ConfigError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     from api.compose import Management
     from cli.session import Session
     from core.principal import Principal
@@ -45,7 +43,7 @@ def build(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write")] = Path("bundle.tar.gz"),
     extra: Annotated[list[Path] | None, typer.Option(help="A folder with rules of your own, beside policy.extra")] = None,
-    key: Annotated[Path | None, typer.Option(help="Sign it with this private Ed25519 key")] = None,
+    key: Annotated[Path | None, typer.Option(help="Sign it with this private key, Ed25519 or P-256")] = None,
     serial: Annotated[
         int, typer.Option(min=0, help="Which of two bundles is newer: doors with policy.verify_key go back to no smaller one")
     ] = 0,
@@ -60,6 +58,7 @@ def build(
     Example: portcullis policy bundle build -o bundle.tar.gz --key release.pem --inputs corpus/
     """
     from policies import corpus, distribution
+    from policies.bundle_keys import read_signing_key
     from policies.check import load_tree
     from policies.testing import run
 
@@ -79,7 +78,7 @@ def build(
     loaded = load_tree(None, folders)
     module = None if opa is None else distribution.compile_wasm(loaded.bundle, opa)
     _hold(here, loaded, module, expected)
-    signer = None if key is None else private_key(key)
+    signer = None if key is None else read_signing_key(read_bytes(str(key)), where=str(key))
     tried = corpus.summary(expected) if expected else None
     data = distribution.build(loaded, wasm=module, tests=len(results), corpus=tried, serial=serial, key=signer)
     _write(output, data)
@@ -104,11 +103,16 @@ def _hold(here: Session, loaded: Loaded, module: bytes | None, expected: list[Ex
 
 
 @app.command()
-def sign(context: typer.Context, bundle: File, key: Key) -> None:
-    """Signs a bundle, as `opa sign --signing-alg EdDSA` does; the file is replaced."""
+def sign(
+    context: typer.Context,
+    bundle: File,
+    key: Annotated[Path, typer.Option(help="The private key, Ed25519 or P-256")],
+) -> None:
+    """Signs a bundle, as `opa sign --signing-alg EdDSA` does, or ES256 with a key on P-256; the file is replaced."""
     from policies import distribution
+    from policies.bundle_keys import read_signing_key
 
-    signer = private_key(key)
+    signer = read_signing_key(read_bytes(str(key)), where=str(key))
     found = distribution.read_file(bundle)
     data = distribution.build(
         found.loaded,
@@ -132,8 +136,9 @@ def verify(
     """Checks a bundle: its rules, its revision, its Wasm module, and with --key its signature. Exits 1 when anything does not hold,
     and without --key, for then nobody vouches for it."""
     from policies import distribution
+    from policies.bundle_keys import read_verify_key
 
-    found = distribution.read_file(bundle, key=None if key is None else _public_key(key))
+    found = distribution.read_file(bundle, key=None if key is None else read_verify_key(read_bytes(str(key)), where=str(key)))
     shown = _shown(found, bundle)
     session(context).result(shown, _lines(shown))
     raise typer.Exit(0 if found.signed else 1)
@@ -295,19 +300,6 @@ def _lines(shown: dict[str, Any]) -> str:
         f"rules      {rules}, of which {grants} grant; {shown['tests']} tests passed when it was built\n"
         f"built-ins  {', '.join(shown['builtins'])}\ncorpus     {corpus}\nsignature  {shown['signature']}"
     )
-
-
-def _public_key(path: Path) -> Ed25519PublicKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        found = load_pem_public_key(read_bytes(str(path)))
-    except ValueError as error:
-        raise BadInput("is not a public key in PEM", where=str(path)) from error
-    if not isinstance(found, Ed25519PublicKey):
-        raise BadInput("is not an Ed25519 key; make one with portcullis identity keygen", where=str(path))
-    return found
 
 
 def _write(path: Path, data: bytes) -> None:

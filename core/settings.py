@@ -51,7 +51,7 @@ class Policy(_Section):
     bundle: str | None = None
     """A bundle file (`portcullis policy bundle build`); the shipped rules and `extra` when it is not set."""
     verify_key: str | None = None
-    """An Ed25519 public key in PEM: a bundle that it did not sign is not loaded."""
+    """A public key in PEM, Ed25519 or P-256: a bundle that it did not sign is not loaded."""
     extra: list[str] = []
     """Folders with the operator's own rules, laid out as rules/DOMAIN/RULE/."""
     deadline_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_000

@@ -4,7 +4,7 @@
                         tried with, and the Wasm module's digest
     lib/… rules/… generated/…   the Rego modules
     policy.wasm         the same rules, compiled with one entrypoint per domain; only where an `opa` program was there
-    .signatures.json    a JSON web token (EdDSA) over every file, as `opa sign` makes it and `opa run --verification-key` checks it
+    .signatures.json    a JSON web token (EdDSA or ES256) over every file, as `opa sign` makes it and OPA checks it
 
 The revision names the Rego alone (`policies.bundle`); `.manifest` leaves `wasm` out, for an OPA built without a Wasm engine stops on it.
 """
@@ -29,15 +29,16 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from core.canonical import sha256
 from core.decision import DOMAINS, MANDATORY
 from core.errors import BadInput, BadSignature, Broken, ConfigError, Unavailable
 from core.jsonread import loads_object
 from core.names import is_digest
+from policies import bundle_keys
 from policies.builtins import used
 from policies.bundle import MANIFEST, Bundle
+from policies.bundle_keys import SigningKey, VerifyKey
 from policies.check import Loaded, load_modules
 from policies.syntax import parse
 from policies.tree import rule_of
@@ -78,9 +79,9 @@ def build(
     tests: int,
     corpus: Mapping[str, Any] | None = None,
     serial: int = 0,
-    key: Ed25519PrivateKey | None = None,
+    key: SigningKey | None = None,
 ) -> bytes:
-    """The bundle file of these rules. The same arguments give the same bytes (Ed25519 signatures are deterministic).
+    """The bundle file of these rules. The same arguments give the same bytes (signatures are deterministic).
 
     `tests` is how many passed, `corpus` what `policies.corpus.summary` says of the inputs that got their decision. `serial` says which of two bundles is the newer one: a door that checks signatures goes back to no smaller one.
     """
@@ -122,7 +123,7 @@ def _by_domain(rules: Iterable[str]) -> dict[str, list[str]]:
     return {domain: sorted(rule for rule in rules if rule.startswith(f"{domain}/")) for domain in DOMAINS}
 
 
-def read(data: bytes, *, key: Ed25519PublicKey | None = None, where: str = "bundle") -> Distribution:
+def read(data: bytes, *, key: VerifyKey | None = None, where: str = "bundle") -> Distribution:
     """The bundle in `data`, every rule checked as at load.
 
     With `key`, BadSignature unless it signed exactly these files. Broken for what is no bundle, for content that is not its
@@ -169,7 +170,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def read_file(path: Path, *, key: Ed25519PublicKey | None = None) -> Distribution:
+def read_file(path: Path, *, key: VerifyKey | None = None) -> Distribution:
     """As `read`. ConfigError when the file cannot be read."""
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -202,14 +203,14 @@ def find_opa() -> str | None:
 # --- signatures, as OPA makes and checks them --------------------------------------------------------------------------
 
 
-def sign(files: Mapping[str, bytes], key: Ed25519PrivateKey) -> bytes:
+def sign(files: Mapping[str, bytes], key: SigningKey) -> bytes:
     """`.signatures.json` over `files` (openpolicyagent.org/docs/management-bundles, Signature Format; RFC 7515, RFC 8037)."""
-    signed = b".".join(_encoded(part) for part in ({"alg": "EdDSA"}, {"files": _listed(files)}))
-    token = signed + b"." + base64.urlsafe_b64encode(key.sign(signed)).rstrip(b"=")
+    signed = b".".join(_encoded(part) for part in ({"alg": bundle_keys.algorithm(key)}, {"files": _listed(files)}))
+    token = signed + b"." + base64.urlsafe_b64encode(bundle_keys.signature(key, signed)).rstrip(b"=")
     return json.dumps({"signatures": [token.decode()]}).encode() + b"\n"
 
 
-def verify(files: Mapping[str, bytes], signatures: bytes, key: Ed25519PublicKey, *, where: str) -> None:
+def verify(files: Mapping[str, bytes], signatures: bytes, key: VerifyKey, *, where: str) -> None:
     """BadSignature unless `signatures` is `key`'s over exactly `files`: none changed, missing or added."""
     try:
         tokens = loads_object(signatures).get("signatures")
@@ -222,9 +223,10 @@ def verify(files: Mapping[str, bytes], signatures: bytes, key: Ed25519PublicKey,
         raise BadSignature("there must be exactly one signature, a JSON web token", where=where)
     try:
         header, payload, signature = (_decoded(part) for part in parts)
-        if loads_object(header) not in ({"alg": "EdDSA"}, {"alg": "EdDSA", "typ": "JWT"}):
-            raise BadSignature("is not signed by EdDSA", where=where)
-        key.verify(signature, parts[0] + b"." + parts[1])
+        name = bundle_keys.algorithm(key)
+        if loads_object(header) not in ({"alg": name}, {"alg": name, "typ": "JWT"}):
+            raise BadSignature(f"is not signed by {name}, as the key of policy.verify_key signs", where=where)
+        bundle_keys.check(key, signature, parts[0] + b"." + parts[1])
         listed = loads_object(payload).get("files")
     except (InvalidSignature, binascii.Error, ValueError) as error:
         raise BadSignature("the signature is not by the key of policy.verify_key, or not over this", where=where) from error

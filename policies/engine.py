@@ -19,10 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
 from core.canonical import canonical, sha256
 from core.decision import DOMAINS, MANDATORY, NEEDS_GRANT, STOPS, Decision, Domain, Violation
 from core.errors import BadInput, ConfigError
@@ -30,6 +26,7 @@ from core.ids import uuid7
 from core.settings import Policy, Settings
 from policies.answer import Answer, read_answer
 from policies.bundle import Bundle
+from policies.bundle_keys import VerifyKey, read_verify_key
 from policies.catalogue import Catalogue
 from policies.check import Loaded, load_modules, load_tree
 from policies.distribution import Distribution, read_file
@@ -92,20 +89,19 @@ def distribution_of(policy: Policy) -> Distribution:
     return read_file(Path(str(policy.bundle)), key=verify_key(policy))
 
 
-def verify_key(policy: Policy) -> Ed25519PublicKey | None:
+def verify_key(policy: Policy) -> VerifyKey | None:
     """The key that a bundle must be signed with. ConfigError when it cannot be read."""
     return None if policy.verify_key is None else _verify_key(policy.verify_key)
 
 
-def _verify_key(path: str) -> Ed25519PublicKey:
+def _verify_key(path: str) -> VerifyKey:
     where = f"policy.verify_key: {path}"
     try:
-        key = load_pem_public_key(Path(path).read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError("is no public key in PEM that can be read", where=where) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError("is not an Ed25519 key", where=where)
-    return key
+        return read_verify_key(Path(path).read_bytes(), where=where)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=where) from error
+    except BadInput as error:
+        raise ConfigError(error.message, where=where) from error
 
 
 def load_embedded(root: Path | None = None, extra: Sequence[Path] = ()) -> Engine:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import select
 
 from core.canonical import sha256
@@ -28,6 +27,7 @@ from core.ports import Clock, Recorder
 from core.record import Entry, RecordKind
 from core.settings import Policy
 from policies import distribution, tree
+from policies.bundle_keys import key_id
 from policies.catalogue import Catalogue
 from policies.check import Loaded
 from policies.distribution import Distribution
@@ -389,8 +389,8 @@ class LiveEngine:
         key = verify_key(self._policy)
         if key is None:
             return
-        key_id = sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw))[7:39]
-        floor = await self._rollouts.floor(key_id)
+        signer = key_id(key)
+        floor = await self._rollouts.floor(signer)
         if floor is not None and (found.serial < floor[0] or (found.serial == floor[0] and found.revision != floor[1])):
             older = "is older than" if found.serial < floor[0] else "has the same serial as"
             raise Broken(
@@ -399,7 +399,7 @@ class LiveEngine:
                 where=str(self._policy.bundle),
             )
         if floor != (found.serial, found.revision):
-            await self._rollouts.raise_floor(key_id, found.serial, found.revision)
+            await self._rollouts.raise_floor(signer, found.serial, found.revision)
 
     async def _tell(self, plan: _Plan) -> None:
         if plan.tally != plan.told:
