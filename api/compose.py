@@ -29,6 +29,7 @@ from lineage.registry import Registry
 from policies.freezes import Freezes
 from policies.live import LiveEngine, RunningRules, running_rules
 from policies.proposals import Proposals
+from policies.reviewed import ReviewedChanges
 from policies.rollout import Director, Rollouts
 from policies.store import ConfigStore
 from storage.database import Database, open_database
@@ -48,6 +49,7 @@ class Management:
     config: ConfigStore
     rules: RunningRules
     proposals: Proposals
+    reviewed: ReviewedChanges
     rollouts: Rollouts
     director: Director
     keys: ApiKeys
@@ -187,6 +189,7 @@ async def build(settings: Settings, environ: Mapping[str, str]) -> Management:
         config=config,
         rules=rules,
         proposals=proposals,
+        reviewed=ReviewedChanges(config, proposals),
         rollouts=rollouts,
         director=Director(rollouts, proposals, tenant=settings.tenant, named=config.named_rules),
         keys=ApiKeys(database, pepper=pepper, recorder=recorder, commitments=commitments, clock=clock),

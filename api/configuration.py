@@ -11,6 +11,8 @@ from api import quota
 from api.access import By, Door, Here, at_home
 from api.models import Reason
 from api.routing import EVERYBODY, Routes, Sent, sent
+from core.errors import BadInput
+from policies.reviewed import Action
 
 routes = Routes("/api/v1", "configuration")
 READERS = ("admin", "operator", "auditor")
@@ -31,6 +33,15 @@ class TakeBack(Sent):
     path: str
     reason: str
     expected_version: int | None = None
+
+
+class Proposed(Sent):
+    """A change that people sign before it is made. `unset` takes back what was set, and then `value` is left out."""
+
+    path: str
+    reason: str
+    value: Any = None
+    unset: bool = False
 
 
 class NewExemption(Sent):
@@ -66,6 +77,21 @@ async def set_config(here: Here, by: By, new: Annotated[Change, Depends(sent(Cha
 async def unset_config(here: Here, by: By, old: Annotated[TakeBack, Depends(sent(TakeBack))]) -> Any:
     """Takes back what was set; files and defaults show through again."""
     return {"version": await here.config.unset(old.path, author=by, reason=old.reason, expected_version=old.expected_version)}
+
+
+@routes.post("/config/proposals", "admin", "operator", body=Proposed, status=201)
+async def propose_change(here: Here, by: By, new: Annotated[Proposed, Depends(sent(Proposed))]) -> Any:
+    """Keeps a change for registered approvers to sign, as one that weakens must be; an exemption under `exemptions.ID`."""
+    if new.unset and new.value is not None:
+        raise BadInput("what is taken back has no value", where="value")
+    action: Action = "unset" if new.unset else "set"
+    return asdict(await here.reviewed.propose(new.path, new.value, action=action, by=by, reason=new.reason))
+
+
+@routes.post("/config/proposals/{id}/apply", "admin", "operator")
+async def apply_change(here: Here, door: Door, by: By, id: str) -> Any:
+    """Makes exactly the proposed change, once enough registered approvers other than its author have signed it."""
+    return {"proposal": id, "version": await here.reviewed.apply(id, by=by, engine=door.engine)}
 
 
 @routes.get("/config/history", *READERS)

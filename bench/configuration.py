@@ -94,7 +94,7 @@ async def measured(namespaces: int, folder: Path) -> dict[str, float]:
         await watching.refresh()
         figures["a look when nothing changed, us"] = await _timed(watching.refresh) * 1e6
         await store.set(
-            "modes.admission/gpu-quota[namespace=ns-1]", {"mode": "warn"}, author=OPERATOR, reason="the benchmark's change"
+            "modes.admission/gpu-quota[namespace=ns-1]", {"mode": "enforce"}, author=OPERATOR, reason="the benchmark's change"
         )
         figures["build after one mode was set, s"], figures["longest pause of the loop, s"] = await _while_ticking(
             watching.refresh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,7 +170,7 @@ def propose(context: typer.Context, bundle: File, reason: Reason) -> None:
             )
 
     made = here.run(work)
-    here.result(_told(made), _proposal_lines(made))
+    here.result(_told(made), proposal_lines(made))
 
 
 @app.command("list")
@@ -205,7 +206,7 @@ def show(
         return found
 
     found = session(context).run(work)
-    session(context).result(_told(found), _proposal_lines(found))
+    session(context).result(_told(found), proposal_lines(found))
 
 
 @app.command()
@@ -258,23 +259,31 @@ def rollback(
             )
 
     made = session(context).run(work)
-    session(context).result(_told(made), _proposal_lines(made))
+    session(context).result(_told(made), proposal_lines(made))
 
 
 def _told(found: Proposal) -> dict[str, Any]:
     return asdict(found)
 
 
-def _proposal_lines(found: Proposal) -> str:
+def proposal_lines(found: Proposal) -> str:
     lines = [f"{found.id}  {found.change}, {found.state}", f"content    {found.digest}"]
     lines += [f"revision   {found.revision}"] if found.revision else []
     lines.append(f"reason     {found.reason}")
     for name in ("added", "removed", "changed", "other", "severity", "weakens"):
         lines += [f"{name:10} {item}" for item in found.summary.get(name, ())]
+    lines += [f"{'differs':10} {change_line(item)}" for item in found.summary.get("differences", ())]
     lines += [f"signed     {one.person} with {one.key_id}" for one in found.signatures] or ["signed     nobody yet"]
     if found.state == "open":
         lines.append(f"next: portcullis policy bundle approve {found.id} --key YOUR.pem")
+        lines += [f"then: portcullis config apply {found.id}"] if found.change == "configuration" else []
     return "\n".join(lines)
+
+
+def change_line(change: Mapping[str, Any]) -> str:
+    """One value of the configuration that differs."""
+    sign = "+" if change["added"] else "-" if change["removed"] else "~"
+    return f"{sign} {change['path']}: {change['before']!r} -> {change['after']!r}"
 
 
 def _shown(found: Distribution, path: Path) -> dict[str, Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.bundle import change_line, proposal_lines
 from cli.coverage import day, traffic_of
 from cli.session import read_value, session, table
+from core.errors import BadInput
 from core.names import show_gpus
 
 if TYPE_CHECKING:
     from api.compose import Management
     from core.principal import Principal
+    from policies.proposals import Proposal
+    from policies.reviewed import Action
 
 config = typer.Typer(help="Teams, quotas, registries, modes, grants: versioned, every change recorded.", no_args_is_help=True)
 exemption = typer.Typer(help="Permissions to break one rule for a while.", no_args_is_help=True)
@@ -64,6 +69,44 @@ def unset(context: typer.Context, path: Annotated[str, typer.Argument()], reason
 
 
 @config.command()
+def propose(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(help="For example modes.admission/gpu-quota")],
+    reason: Reason,
+    value: Annotated[str | None, typer.Argument(help="Read as YAML; left out with --unset")] = None,
+    take_back: Annotated[bool, typer.Option("--unset", help="Propose to take back what config set set")] = False,
+) -> None:
+    """Proposes a change for others to sign. What weakens (a rule off, a wide exemption, fewer approvals) is made in no other way:
+    registered approvers other than you sign it by policy bundle approve, then config apply makes it.
+
+    Example: portcullis config propose modes.admission/gpu-quota "{mode: warn}" -m "until the migration is over"
+    """
+    if take_back == (value is not None):
+        raise BadInput("give a value, or --unset", where="value")
+    meant = None if value is None else read_value(value)
+
+    async def work(management: Management, operator: Principal) -> Proposal:
+        action: Action = "unset" if take_back else "set"
+        return await management.reviewed.propose(path, meant, action=action, by=operator, reason=reason)
+
+    made = session(context).run(work)
+    session(context).result(asdict(made), proposal_lines(made))
+
+
+@config.command("apply")
+def apply_change(context: typer.Context, proposal: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Makes exactly the change of an approved proposal. Exits 1 while it lacks signatures, 2 when the configuration changed
+    meanwhile so that it would be another change."""
+
+    async def work(management: Management, operator: Principal) -> int:
+        async with management.engine() as engine:
+            return await management.reviewed.apply(proposal, by=operator, engine=engine)
+
+    version = session(context).run(work)
+    session(context).result({"proposal": proposal, "version": version}, f"version {version}")
+
+
+@config.command()
 def diff(
     context: typer.Context,
     from_version: Annotated[int, typer.Argument(min=0)],
@@ -75,9 +118,8 @@ def diff(
         return await management.config.diff(from_version, to_version)
 
     changes = session(context).run(work)
-    rows = [{"path": c.path, "before": c.before, "after": c.after, "added": c.added, "removed": c.removed} for c in changes]
-    lines = [f"{'+' if c.added else '-' if c.removed else '~'} {c.path}: {c.before!r} -> {c.after!r}" for c in changes]
-    session(context).result(rows, "\n".join(lines) or "no difference")
+    rows = [asdict(change) for change in changes]
+    session(context).result(rows, "\n".join(map(change_line, rows)) or "no difference")
 
 
 @config.command()
@@ -119,25 +161,33 @@ def add(
     namespace: Annotated[list[str] | None, typer.Option(help="Only in these namespaces")] = None,
     team: Annotated[list[str] | None, typer.Option(help="Only for these teams")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only for these models: NAME or NAME@VERSION")] = None,
+    propose: Annotated[bool, typer.Option("--propose", help="Keep it for others to sign, as a wide one must be")] = False,
 ) -> None:
-    """Adds an exemption. It counts until it expires, for exactly these subjects."""
+    """Adds an exemption. It counts until it expires, for exactly these subjects. A wide one (subject *, every namespace, more than
+    90 days) takes two approvals: --propose it, then policy bundle approve and config apply."""
+    fields: dict[str, Any] = {
+        "id": id,
+        "rule": rule,
+        "owner": owner,
+        "reason": reason,
+        "ticket": ticket,
+        "expires": expires,
+        "subjects": subject,
+        "namespaces": namespace or [],
+        "teams": team or [],
+        "models": model or [],
+    }
 
     async def work(management: Management, operator: Principal) -> int:
-        return await management.config.add_exemption(
-            id=id,
-            rule=rule,
-            owner=owner,
-            reason=reason,
-            ticket=ticket,
-            expires=expires,
-            tenant=tenant or management.settings.tenant,
-            subjects=subject,
-            namespaces=namespace or [],
-            teams=team or [],
-            models=model or [],
-            author=operator,
-        )
+        return await management.config.add_exemption(**fields, tenant=tenant or management.settings.tenant, author=operator)
 
+    async def proposing(management: Management, operator: Principal) -> Proposal:
+        return await management.reviewed.propose_exemption(**fields, tenant=tenant or management.settings.tenant, by=operator)
+
+    if propose:
+        made = session(context).run(proposing)
+        session(context).result(asdict(made), proposal_lines(made))
+        return
     version = session(context).run(work)
     session(context).result({"id": id, "version": version}, f"{id} counts from version {version} on")
 

@@ -9,6 +9,7 @@ to do about it; no message may hold a secret or personal data, because messages 
     ├── ConfigError          the configuration cannot be used                                  exit 2
     ├── Unauthenticated      nobody proved who is asking                                       HTTP 401, exit 1
     ├── Forbidden            somebody known asked for what their roles do not hold             HTTP 403, exit 1
+    │   └── NeedsApproval    one person asked for what takes more than one                     HTTP 403, exit 1
     ├── NotFound             no such thing                                                     HTTP 404, exit 2
     ├── Conflict             it exists already, or it changed meanwhile                        HTTP 409, exit 2
     ├── Refused              a recorded denial, raised where a caller asked for an action      HTTP 403, exit 1
@@ -69,6 +70,10 @@ class Forbidden(PortcullisError):
     http_status = 403
     exit_status = 1
     code = "forbidden"
+
+
+class NeedsApproval(Forbidden):
+    code = "needs_approval"
 
 
 class NotFound(PortcullisError):

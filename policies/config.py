@@ -224,6 +224,18 @@ class ExemptionRule(Section):
     subjects: Annotated[list[Line], Field(min_length=1, max_length=1000)]
 
 
+ExemptionState = Literal["active", "expired", "ownerless", "incomplete"]
+
+
+def state_of(rule: ExemptionRule, now_unix: int) -> ExemptionState:
+    """`ownerless` and `incomplete` ones never count; an `expired` one no longer does."""
+    if rule.owner is None or not rule.owner.strip():
+        return "ownerless"
+    if rule.expires is None or rule.ticket is None or rule.reason is None or not rule.reason.strip():
+        return "incomplete"
+    return "active" if unix(rule.expires) > now_unix else "expired"
+
+
 class ObligationRule(Section):
     """What a door must do with every allowed call of this tenant."""
 

@@ -30,7 +30,7 @@ MAX_ANSWERS = 10_000
 
 _C = TypeVar("_C", bound=Config)
 _S = TypeVar("_S", AdmissionConfig, GatewayConfig, WeightsConfig)
-_Scope = tuple[str | None, str | None, str | None, str | None]
+Scope = tuple[str | None, str | None, str | None, str | None]
 """What narrows a mode: tenant, team, namespace, model."""
 _Place = tuple[str, str | None, str, str, str]
 """Where an exemption is found: domain, tenant, kind and name of its narrowest scope, subject."""
@@ -83,7 +83,7 @@ class _Exempt:
         )
 
 
-_Modes = dict[str, dict[_Scope, dict[str, str]]]
+Modes = dict[str, dict[Scope, dict[str, str]]]
 _Grants = dict[tuple[str, str, str], list[GrantRule]]
 _Exemptions = dict[_Place, list[_Exempt]]
 
@@ -116,8 +116,8 @@ class Lookup:
             return old is not None and getattr(old.document, section) is getattr(document, section)
 
         self.accelerators: Mapping[str, int] = old.accelerators if old and same("accelerators") else _shares(document)
-        self._namespaces: dict[str, tuple[str, str]] = old._namespaces if old and same("tenants") else _namespaces(document)
-        self._modes: _Modes = old._modes if old and same("modes") else _modes(document)
+        self._namespaces: dict[str, tuple[str, str]] = old._namespaces if old and same("tenants") else namespaces_of(document)
+        self._modes: Modes = old._modes if old and same("modes") else modes_by_scope(document)
         self._grants: _Grants = old._grants if old and same("grants") else _grants(document)
         self._exemptions: _Exemptions = old._exemptions if old and same("exemptions") else _exemptions(document)
         self._frozen: dict[tuple[str, str, str], int] = old._frozen if old and same("freezes") else _frozen(document)
@@ -237,7 +237,8 @@ class Lookup:
         known = self._modes.get(asked.domain)
         if not known:
             return {}
-        each = [_narrowest(known, asked, ref) for ref in asked.models or (None,)]
+        place = (asked.tenant, asked.team, asked.namespace)
+        each = [narrowest(known, *place, None if ref is None else str(ref)) for ref in asked.models or (None,)]
         rules = sorted(set[str]().union(*each))
         modes = {rule: min((found.get(rule, "enforce") for found in each), key=STRICTEST.index) for rule in rules}
         return {rule: mode for rule, mode in modes.items() if mode != "enforce"}
@@ -306,7 +307,7 @@ def _shares(document: Document) -> dict[str, int]:
     return {name: shares_of(share) for name, share in document.accelerators.items()}
 
 
-def _namespaces(document: Document) -> dict[str, tuple[str, str]]:
+def namespaces_of(document: Document) -> dict[str, tuple[str, str]]:
     return {
         namespace: (tenant_name, team_name)
         for tenant_name, tenant in document.tenants.items()
@@ -315,22 +316,25 @@ def _namespaces(document: Document) -> dict[str, tuple[str, str]]:
     }
 
 
-def _modes(document: Document) -> _Modes:
-    found: _Modes = {}
+def modes_by_scope(document: Document) -> Modes:
+    found: Modes = {}
     for mode in document.modes:
         scope = (mode.tenant, mode.team, mode.namespace, mode.model)
         found.setdefault(mode.rule.partition("/")[0], {}).setdefault(scope, {})[mode.rule] = mode.mode
     return found
 
 
-def _narrowest(known: Mapping[_Scope, Mapping[str, str]], asked: _Asked, ref: ModelRef | None) -> dict[str, str]:
-    """The mode of each rule for one model (or none), the order of precedence being `policies.config.ModeRule`'s."""
+def narrowest(
+    known: Mapping[Scope, Mapping[str, str]], tenant: str | None, team: str | None, namespace: str | None, model: str | None
+) -> dict[str, str]:
+    """The mode of each rule at one place, the order of precedence being `policies.config.ModeRule`'s. `model`: NAME@VERSION, or
+    NAME for a version that no mode names."""
     modes: dict[str, str] = {}
-    for model in (None,) if ref is None else (None, ref.name, str(ref)):
-        for namespace in dict.fromkeys((None, asked.namespace)):
-            for team in dict.fromkeys((None, asked.team)):
-                for tenant in dict.fromkeys((None, asked.tenant)):
-                    modes.update(known.get((tenant, team, namespace, model), {}))
+    for named in dict.fromkeys((None, None if model is None else model.partition("@")[0], model)):
+        for within in dict.fromkeys((None, namespace)):
+            for group in dict.fromkeys((None, team)):
+                for owner in dict.fromkeys((None, tenant)):
+                    modes.update(known.get((owner, group, within, named), {}))
     return modes
 
 

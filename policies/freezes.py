@@ -15,8 +15,9 @@ from core.errors import BadInput, Conflict, Forbidden, NotFound
 from core.ports import Clock, Commitments
 from core.principal import Principal
 from policies import config_overlay as overlay
+from policies.changes import Intent
 from policies.config import FreezeRule, Path, check_target, freeze_key, show_time
-from policies.store import ConfigStore, Intent
+from policies.store import ConfigStore
 
 Kind = Literal["model", "caller", "tenant"]
 

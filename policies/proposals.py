@@ -14,6 +14,7 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
 from core import dsse
@@ -182,11 +183,8 @@ class Proposals:
 
     async def close(self, id: str, state: Literal["withdrawn", "done"]) -> None:
         """Marks an open proposal as ended. Conflict when somebody else was quicker."""
-        statement = update(ProposalRow).where(ProposalRow.id == id, ProposalRow.state == "open").values(state=state)
         async with self._database.session() as session:
-            done = await session.execute(statement.returning(ProposalRow.id))
-            if done.scalar_one_or_none() is None:
-                raise Conflict("the proposal changed meanwhile; look at it again", where=id)
+            await close_in(session, id, state)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
@@ -297,6 +295,14 @@ class Proposals:
         )
         await self._recorder.event(entry)
         return actor
+
+
+async def close_in(session: AsyncSession, id: str, state: Literal["withdrawn", "done"]) -> None:
+    """Marks an open proposal as ended, within a transaction. Conflict when somebody else was quicker."""
+    statement = update(ProposalRow).where(ProposalRow.id == id, ProposalRow.state == "open").values(state=state)
+    done = await session.execute(statement.returning(ProposalRow.id))
+    if done.scalar_one_or_none() is None:
+        raise Conflict("the proposal changed meanwhile; look at it again", where=id)
 
 
 def sign_approval(key: Ed25519PrivateKey, proposal: Proposal, *, tenant: str, issued_unix: int) -> bytes:

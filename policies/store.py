@@ -10,39 +10,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from core.errors import BadInput, ConfigError, Conflict, Forbidden, NotFound, PortcullisError
+from core.errors import BadInput, ConfigError, Conflict, NotFound, PortcullisError
 from core.inputs import AdmissionConfig, BundleConfig, GatewayConfig, LineageConfig, WeightsConfig
 from core.names import ModelRef
 from core.ports import Clock, Commitments, Recorder
 from core.principal import Principal
 from core.record import Entry
+from policies import changes
 from policies import config_overlay as overlay
-from policies.config import Document, ExemptionRule, Path, show_time, unix
+from policies.changes import Edit, Intent, Reviewed, Weighed
+from policies.config import Document, ExemptionRule, ExemptionState, Path, show_time, state_of, unix
 from policies.config_lookup import Lookup
 from policies.config_overlay import Change, Layer
 from policies.config_sources import Built, Files, Mark
 from policies.tables import ConfigVersion
+from policies.weakening import weakenings
 from storage.database import Database
 
 MAX_AGE_SECONDS = 0.5
 """How long an answer may be given without a look at the sources: half of the second that is promised."""
 HOLD = 1.8
 """How many of these an old answer is given for while a new revision is built: nine tenths of the promised second."""
-EDITORS = frozenset({"admin", "operator"})
-MAX_REASON = 1000
-MAX_PATH = 512
-
-Edit = Callable[[dict[str, Any]], dict[str, Any]]
-ChangeKind = Literal["config_change", "exemption", "freeze"]
-ExemptionState = Literal["active", "expired", "ownerless", "incomplete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +59,6 @@ class ListedExemption:
 
     exemption: ExemptionRule
     state: ExemptionState
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """Why a change is made, as it is recorded. `subject` is what the record is about, where that is not the path; `path` and
-    `subject` stand in the record, so a person in them is a reference."""
-
-    kind: ChangeKind
-    action: str
-    path: str
-    author: Principal
-    reason: str
-    subject: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
-    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class ConfigStore:
@@ -202,20 +183,27 @@ class ConfigStore:
         """Sets the value at `path`; the version that holds it (the same as before when nothing changes).
 
         The whole effective configuration is validated first, the change is recorded, then it is saved. Raises BadInput,
-        ConfigError (it was unusable before), Conflict (somebody else was quicker), Forbidden, EvidenceUnavailable.
+        ConfigError (it was unusable before), Conflict (somebody else was quicker), Forbidden, NeedsApproval (it weakens, which
+        `policies.reviewed` does), EvidenceUnavailable.
         """
-        parts = _editable(path)
+        parts = changes.editable(path)
         clean = overlay.plain(value, where=path)
-        intent = Intent(_kind(parts), "set", overlay.show_path(parts), author, reason)
+        intent = Intent(changes.kind_of(parts), "set", overlay.show_path(parts), author, reason)
         return await self.apply(lambda document: overlay.put(document, parts, clean), intent, expected_version)
 
     async def unset(self, path: str, *, author: Principal, reason: str, expected_version: int | None = None) -> int:
         """Takes back what `set` said at `path`; files and defaults show through again. NotFound when nothing was set there."""
-        parts = _editable(path)
-        intent = Intent(_kind(parts), "unset", overlay.show_path(parts), author, reason)
+        parts = changes.editable(path)
+        intent = Intent(changes.kind_of(parts), "unset", overlay.show_path(parts), author, reason)
         return await self.apply(lambda document: overlay.drop(document, parts), intent, expected_version)
 
-    async def add_exemption(
+    async def add_exemption(self, *, author: Principal, **fields: Any) -> int:
+        """Adds an exemption that counts from now until `expires`; the fields and errors of `new_exemption`, and those of `set`."""
+        path, item = await self.new_exemption(**fields)
+        intent = Intent("exemption", "add", overlay.show_path(path), author, item["reason"])
+        return await self.apply(lambda document: overlay.put(document, path, item), intent)
+
+    async def new_exemption(
         self,
         *,
         id: str,
@@ -229,9 +217,9 @@ class ConfigStore:
         namespaces: Sequence[str] = (),
         teams: Sequence[str] = (),
         models: Sequence[str] = (),
-        author: Principal,
-    ) -> int:
-        """Adds an exemption that counts from now until `expires`. Conflict when the id is taken; all fields are needed."""
+    ) -> tuple[Path, dict[str, Any]]:
+        """An exemption that would count from now until `expires`, and where it would stand. Conflict when the id is taken; all
+        fields are needed."""
         for name, value in (("owner", owner), ("reason", reason), ("ticket", ticket)):
             if not value.strip():
                 raise BadInput(
@@ -254,8 +242,7 @@ class ConfigStore:
             raise Conflict(
                 "an exemption with this id exists; choose another id or revoke that one", where=overlay.show_path(path)
             )
-        intent = Intent("exemption", "add", overlay.show_path(path), author, reason)
-        return await self.apply(lambda document: overlay.put(document, path, item), intent)
+        return path, item
 
     async def list_exemptions(self, tenant: str | None = None) -> list[ListedExemption]:
         """Every exemption (of one tenant), with its state at this moment."""
@@ -277,36 +264,50 @@ class ConfigStore:
             return await self.apply(lambda document: overlay.put(document, (*path, "expires"), ended), intent)
         return await self.apply(lambda document: overlay.drop(document, path), intent)
 
-    async def apply(self, edit: Edit, intent: Intent, expected_version: int | None = None) -> int:
-        """Changes the database's document by `edit`: validated whole, recorded, saved; the version that holds it. Raises as `set`."""
-        _check_intent(intent)
+    async def weigh(self, edit: Edit, intent: Intent) -> Weighed:
+        """What `edit` would change and weaken, and that its author may. Raises as `set`, but NeedsApproval."""
+        changes.check(intent)
         version, stored = await self._latest()
-        if expected_version is not None and expected_version != version:
-            raise Conflict(f"the configuration is at version {version}, not {expected_version}; look again and repeat")
         changed = await asyncio.to_thread(edit, stored)
-        if changed == stored:
-            return version
         below = await asyncio.to_thread(self._files.layers)
-        before = overlay.overlay([*below, _stored_layer(version, stored)])
         layers = [*below, _stored_layer(version + 1, changed)]
-        after = overlay.overlay(layers)
-        await self._must_fit(before, after, layers, path=intent.path)
-        self._check_scope(before, after, intent.author)
+        before, after = overlay.overlay([*below, _stored_layer(version, stored)]), overlay.overlay(layers)
+        document = await self._must_fit(before, after, layers, path=intent.path)
+        was = await asyncio.to_thread(changes.document_before, before, after, document)
+        weakens = await asyncio.to_thread(weakenings, was, document, now_unix=self._clock.now_unix())
+        found = Weighed(version, stored, changed, before, after, tuple(weakens), was)
+        changes.check_scope(found, self.home, intent.author)
+        return found
+
+    async def apply(
+        self, edit: Edit, intent: Intent, expected_version: int | None = None, *, reviewed: Reviewed | None = None
+    ) -> int:
+        """Changes the database's document by `edit`: validated whole, recorded, saved; the version that holds it. Raises as `set`."""
+        found = await self.weigh(edit, intent)
+        if expected_version is not None and expected_version != found.version:
+            raise Conflict(f"the configuration is at version {found.version}, not {expected_version}; look again and repeat")
+        if found.changed == found.stored:
+            return found.version
+        changes.check_reviewed(found, reviewed, intent, self.home)
+        return await self._save(found, intent, reviewed)
+
+    async def _save(self, found: Weighed, intent: Intent, reviewed: Reviewed | None) -> int:
         actor = await self._commitments.ref(intent.author.tenant, intent.author.id)
-        shown = overlay.listed(changed)
+        version = found.version + 1
+        digests = {"config_before": overlay.revision(found.before), "config": overlay.revision(found.after)}
         await self._recorder.event(
             Entry(
                 kind=intent.kind,
                 actor=actor,
                 tenant=intent.author.tenant,
                 subject=intent.subject or f"config/{intent.path}",
-                digests={"config_before": overlay.revision(before), "config": overlay.revision(after), **intent.digests},
-                details={"action": intent.action, "version": version + 1, **intent.details},
+                digests={**digests, **intent.digests},
+                details={"action": intent.action, "version": version, **intent.details},
             )
         )
         row = ConfigVersion(
-            version=version + 1,
-            document=shown,
+            version=version,
+            document=overlay.listed(found.changed),
             action=f"{intent.kind}.{intent.action}",
             path=intent.path,
             author_ref=actor,
@@ -316,30 +317,22 @@ class ConfigStore:
         try:
             async with self._database.session() as session:
                 session.add(row)
+                if reviewed is not None:
+                    await reviewed.close(session)
         except IntegrityError as error:
             raise Conflict("somebody else changed the configuration meanwhile; look again and repeat") from error
         self._looked, self._changed = float("-inf"), time.monotonic()
-        return version + 1
+        return version
 
-    async def _must_fit(self, before: dict[str, Any], after: dict[str, Any], layers: Sequence[Layer], *, path: str) -> None:
-        """BadInput when it is the change that makes the whole unusable; ConfigError when it was so before."""
+    async def _must_fit(self, before: dict[str, Any], after: dict[str, Any], layers: Sequence[Layer], *, path: str) -> Document:
+        """The typed document. BadInput when it is the change that makes the whole unusable; ConfigError when it was so before."""
         try:
-            await asyncio.to_thread(overlay.validate, after, layers, self._nameable(before))
+            return await asyncio.to_thread(overlay.validate, after, layers, self._nameable(before))
         except ConfigError as error:
             with contextlib.suppress(ConfigError):
                 await asyncio.to_thread(overlay.validate, before, layers, self._rules)
-                raise _its_own(error, path) from error
+                raise changes.its_own(error, path) from error
             raise
-
-    def _check_scope(self, before: dict[str, Any], after: dict[str, Any], author: Principal) -> None:
-        if self.home is None or author.tenant == self.home:
-            return
-        for change in overlay.differences(before, after):
-            path = overlay.parse_path(change.path)
-            if _tenants_of(path, before, after) != {author.tenant}:
-                raise Forbidden(
-                    f"only operators of {self.home} may change what is not {author.tenant}'s own", where=change.path
-                )
 
     # --- sources -----------------------------------------------------------------------------------------------------
 
@@ -444,53 +437,6 @@ class ConfigStore:
 
     async def _layers(self, version: int, stored: dict[str, Any]) -> list[Layer]:
         return [*await asyncio.to_thread(self._files.layers), _stored_layer(version, stored)]
-
-
-def state_of(rule: ExemptionRule, now_unix: int) -> ExemptionState:
-    """`ownerless` and `incomplete` ones never count; an `expired` one no longer does."""
-    if rule.owner is None or not rule.owner.strip():
-        return "ownerless"
-    if rule.expires is None or rule.ticket is None or rule.reason is None or not rule.reason.strip():
-        return "incomplete"
-    return "active" if unix(rule.expires) > now_unix else "expired"
-
-
-def _editable(path: str) -> Path:
-    """The path of a value that `set` and `unset` may change."""
-    parts = overlay.parse_path(path)
-    if parts[0] == "freezes":
-        raise BadInput("a freeze is made and lifted by portcullis freeze and unfreeze only", where=path)
-    return parts
-
-
-def _kind(path: Path) -> ChangeKind:
-    return "exemption" if path[0] == "exemptions" else "config_change"
-
-
-def _its_own(error: ConfigError, path: str) -> BadInput:
-    """What a change at `path` broke, without the file or the version that it would have stood in."""
-    _, _, place = error.where.partition(": ")
-    return BadInput(error.message, where=place or path)
-
-
-def _check_intent(intent: Intent) -> None:
-    if not EDITORS & intent.author.roles:
-        raise Forbidden(f"changing the configuration needs one of the roles {', '.join(sorted(EDITORS))}")
-    if not intent.reason.strip() or len(intent.reason) > MAX_REASON or not intent.reason.isprintable():
-        raise BadInput(f"a change needs a reason: one printable line of at most {MAX_REASON} characters", where="reason")
-    if len(intent.path) > MAX_PATH:
-        raise BadInput(f"longer than {MAX_PATH} characters", where="path")
-
-
-def _tenants_of(path: Path, before: dict[str, Any], after: dict[str, Any]) -> set[str | None]:
-    """Whose the value at `path` was and will be; None stands for the installation's."""
-    if path[0] == "tenants" and len(path) > 1:
-        return {path[1]}
-    if path[0] in overlay.IDENTITY:
-        keys = [path[1]] if len(path) > 1 else [*before.get(path[0], {}), *after.get(path[0], {})]
-        items = [side.get(path[0], {}).get(key) for side in (before, after) for key in keys]
-        return {item.get("tenant") for item in items if item is not None}
-    return {None}
 
 
 def _stored_layer(version: int, stored: dict[str, Any]) -> Layer:

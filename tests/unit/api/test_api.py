@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from api.app import PUBLIC, application
 from core.errors import EvidenceUnavailable
 from core.names import ModelRef
 from lineage.statements import approve
+from policies.config import show_time
 from tests.unit.api.conftest import Api
 
 DIGEST = "sha256:" + "7" * 64
@@ -257,7 +259,7 @@ async def test_configuration_and_exemptions(api: Api) -> None:
     assert [item["removed"] for item in differences] == [True]
     exemption = {
         "id": "EX-1", "rule": "admission/approved-images", "owner": "ann", "reason": "moving", "ticket": "T-1",
-        "expires": "2100-01-01T00:00:00Z", "subjects": ["Deployment/chat"],
+        "expires": show_time(int(time.time()) + 86_400), "subjects": ["Deployment/chat"], "namespaces": ["vision"],
     }  # fmt: skip
     assert (await api.call("POST", "/api/v1/exemptions", token, json=exemption)).status_code == 201
     assert (await api.call("GET", "/api/v1/exemptions", auditor)).json()["exemptions"][0]["state"] == "active"

@@ -6,12 +6,14 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.main import hoisted, run
+from policies.config import show_time
 from tests.conftest import ROOT
 
 
@@ -269,8 +271,12 @@ def test_coverage_by_real_traffic_and_uses_of_exemptions(portcullis: Any) -> Non
 
 
 def _exempt(portcullis: Any, name: str) -> Any:
-    given = ("--rule", "admission/gpu-quota", "--owner", "o", "-m", "why", "--ticket", "T", "--expires", "2099-01-01T00:00:00Z")
-    return portcullis("exemption", "add", name, *given, "--subject", "*")
+    given = ("--rule", "admission/gpu-quota", "--owner", "o", "-m", "why", "--ticket", "T", "--expires", _tomorrow())
+    return portcullis("exemption", "add", name, *given, "--subject", "Deployment/chat", "--team", "vision")
+
+
+def _tomorrow() -> str:
+    return show_time(int(time.time()) + 86_400)
 
 
 BAD_QUESTIONS = {
@@ -315,11 +321,11 @@ def test_rules_are_listed_by_control_and_domain_with_their_modes_and_exemptions(
     assert json.loads(portcullis("policy", "list", "--json")[1])["rules"][0]["mode"] is None, "there is no installation yet"
     assert not Path(".portcullis").exists(), "looking makes none"
     portcullis("init")
-    assert portcullis("config", "set", "modes.admission/gpu-quota", "{mode: warn}", "-m", "trial")[0] == 0
-    assert portcullis("config", "set", "modes.admission/gpu-quota[tenant=acme]", "{mode: dryrun}", "-m", "trial")[0] == 0
-    assert portcullis("config", "set", "modes.admission/approved-images[tenant=acme]", "{mode: enforce}", "-m", "trial")[0] == 0
+    modes = ("gpu-quota, mode: warn", "gpu-quota, mode: dryrun, tenant: acme", "approved-images, mode: enforce, tenant: acme")
+    Path("config/modes.yaml").write_text("modes:\n" + "".join(f"  - {{rule: admission/{mode}}}\n" for mode in modes))
     exemption = ["exemption", "add", "EX-1", "--rule", "admission/gpu-quota", "--owner", "ann", "-m", "r", "--ticket", "T-1"]
-    assert portcullis(*exemption, "--expires", "2126-01-01T00:00:00Z", "--subject", "*")[0] == 0
+    given = ("--expires", _tomorrow(), "--subject", "Deployment/chat", "--team", "vision")
+    assert portcullis(*exemption, *given)[0] == 0
     status, out, _ = portcullis("policy", "list", "--domain", "admission", "--control", "soc2/cc6.1", "--json")
     rules = {rule["id"]: rule for rule in json.loads(out)["rules"]}
     assert (status, sorted(rules)) == (0, ["admission/gpu-quota", "admission/namespace-isolation"])

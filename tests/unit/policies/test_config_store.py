@@ -376,17 +376,17 @@ async def test_a_change_needs_the_role(bench: Bench, role: str) -> None:
 
 OWN_CHANGES = {
     "own team": ("tenants.acme.teams.vision.gpu_quota", 1),
-    "own mode": ("modes.gateway/purpose[tenant=acme]", {"mode": "dryrun"}),
+    "own mode": ("modes.gateway/purpose[tenant=acme]", {"mode": "enforce"}),
     "own grant": ("grants.mine", {"tenant": "acme", "domain": "gateway", "model": "m", "roles": ["service"]}),
 }
 FOREIGN_CHANGES = {
     "another tenant": ("tenants.other.required_approvals", 4),
-    "everybody's mode": ("modes.gateway/purpose", {"mode": "off"}),
-    "everybody's mode in a namespace": ("modes.admission/gpu-quota[namespace=other-prod]", {"mode": "off"}),
+    "everybody's mode": ("modes.admission/approved-model", {"mode": "warn"}),
+    "everybody's mode in a namespace": ("modes.admission/approved-model[namespace=other-prod]", {"mode": "enforce"}),
     "another tenant's grant": ("grants.mine", {"tenant": "other", "domain": "gateway", "model": "m", "roles": ["service"]}),
     "the table": ("accelerators.nvidia.com/gpu", "1/7"),
-    "the controllers": ("controller_namespaces", ["vision-prod"]),
-    "every mode at once": ("modes", [{"rule": "gateway/purpose", "mode": "off"}]),
+    "the controllers": ("controller_namespaces", []),
+    "every mode at once": ("modes", [{"rule": "admission/approved-model", "mode": "warn"}]),
 }
 
 
@@ -421,7 +421,7 @@ EXEMPTION = {
     "owner": "person:ann",
     "reason": "vendor model",
     "ticket": "T-9",
-    "expires": "2028-01-01T00:00:00Z",
+    "expires": "2027-04-01T00:00:00Z",
     "tenant": "acme",
     "subjects": ["Deployment/chat"],
     "namespaces": ["vision-dev"],
@@ -515,8 +515,8 @@ async def test_a_mode_or_exemption_for_a_rule_that_is_not_there_is_refused(datab
     operator = Principal("o", "operator", "acme", roles=frozenset({"operator"}))
     with pytest.raises(BadInput, match="no rule admission/gpu-quotas; did you mean admission/gpu-quota"):
         await store.set("modes.admission/gpu-quotas", {"mode": "warn"}, author=operator, reason="typo")
-    await store.set("modes.admission/my-rule", {"mode": "warn"}, author=operator, reason="ours")
-    wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2100-01-01T00:00:00Z", "tenant": "acme"}
+    await store.set("modes.admission/my-rule", {"mode": "enforce"}, author=operator, reason="ours")
+    wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2027-02-01T00:00:00Z", "tenant": "acme"}
     with pytest.raises(BadInput, match="no rule gateway/nothing"):
         await store.add_exemption(id="E", rule="gateway/nothing", subjects=["*"], author=operator, **wanted)
     file.write_text("tenants: {acme: {}}\nmodes: [{rule: weights/key-releases, mode: off}]\n".replace("off", '"off"'))
@@ -531,9 +531,9 @@ async def test_rules_that_went_away_can_be_cleared_one_by_one(database: Database
     operator = Principal("o", "operator", "acme", roles=frozenset({"operator"}))
     await with_own.set("tenants.acme", {}, author=operator, reason="x")
     for rule in ("admission/mine", "gateway/mine"):
-        await with_own.set(f"modes.{rule}", {"mode": "warn"}, author=operator, reason="x")
-    wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2100-01-01T00:00:00Z", "tenant": "acme"}
-    await with_own.add_exemption(id="E", rule="gateway/mine", subjects=["*"], author=operator, **wanted)
+        await with_own.set(f"modes.{rule}", {"mode": "enforce"}, author=operator, reason="x")
+    wanted: Any = {"owner": "o", "reason": "r", "ticket": "t", "expires": "2027-02-01T00:00:00Z", "tenant": "acme"}
+    await with_own.add_exemption(id="E", rule="gateway/mine", subjects=["llama-3@7"], author=operator, **wanted)
     without = ConfigStore(database, rules={"admission/gpu-quota"}, max_age_seconds=0, **parts)
     with pytest.raises(ConfigError, match="there is no rule"):
         await without.refresh()
