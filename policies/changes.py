@@ -54,7 +54,9 @@ class Weighed:
 
     @property
     def differences(self) -> list[overlay.Change]:
-        return list(overlay.differences(self.before, self.after))
+        """What is in force and would not be, or the other way round. A section that one side lacks is empty there."""
+        empty: dict[str, Any] = {name: {} for name in overlay.IDENTITY}
+        return list(overlay.differences(empty | self.before, empty | self.after))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from core.errors import EvidenceUnavailable
 from core.names import ModelRef
 from lineage.statements import approve
 from policies.config import show_time
+from policies.proposals import sign_approval
 from tests.unit.api.conftest import Api
 
 DIGEST = "sha256:" + "7" * 64
@@ -266,6 +267,44 @@ async def test_configuration_and_exemptions(api: Api) -> None:
     assert (await api.call("POST", "/api/v1/exemptions/EX-1/revoke", token, json={"reason": "moved"})).status_code == 200
     assert (await api.call("GET", "/api/v1/exemptions", auditor)).json() == {"exemptions": []}
     assert "sha256:" in (await api.call("GET", "/api/v1/policies", auditor)).json()["revision"]
+
+
+async def test_a_change_that_weakens_by_http(api: Api) -> None:
+    rooms, token, auditor = api.served.management, await api.key("operator"), await api.key("auditor")
+    change = {"path": "modes.gateway/purpose", "value": {"mode": "warn"}, "reason": "a trial"}
+    refused = await api.call("PUT", "/api/v1/config", token, json=change)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "needs_approval")
+    assert "gateway/purpose: enforce becomes warn everywhere" in refused.json()["error"]["message"]
+    wide = {
+        "id": "EX-1", "rule": "admission/approved-images", "owner": "ann", "reason": "moving", "ticket": "T-1",
+        "expires": show_time(int(time.time()) + 86_400), "subjects": ["*"], "namespaces": ["vision"],
+    }  # fmt: skip
+    assert (await api.call("POST", "/api/v1/exemptions", token, json=wide)).json()["error"]["code"] == "needs_approval"
+    assert (await api.call("POST", "/api/v1/config/proposals", auditor, json=change)).status_code == 403
+    for wrong in ({"value": 1, "unset": True}, {"value": {"mode": "wrong"}}):
+        assert (await api.call("POST", "/api/v1/config/proposals", token, json=change | wrong)).status_code == 400
+    made = await api.call("POST", "/api/v1/config/proposals", token, json=change)
+    assert made.status_code == 201
+    assert made.json()["summary"]["weakens"] == ["gateway/purpose: enforce becomes warn everywhere"]
+    apply = f"/api/v1/config/proposals/{made.json()['id']}/apply"
+    waiting = await api.call("POST", apply, token)
+    assert (waiting.status_code, waiting.json()["error"]["code"]) == (403, "refused")
+    assert waiting.json()["decision"]["violations"][0]["rule"] == "bundle/activation"
+    found = await rooms.proposals.get(made.json()["id"])
+    for person in ("ann", "bob"):
+        key = Ed25519PrivateKey.generate()
+        pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        await rooms.approvers.register_approver(person, pem, by=rooms.operator("t"))
+        await rooms.proposals.approve(sign_approval(key, found, tenant="acme", issued_unix=1), engine=api.served.engine)
+    assert (await api.call("POST", apply, auditor)).status_code == 403
+    assert (await api.call("POST", apply, token)).json() == {"proposal": found.id, "version": 1}
+    assert (await api.call("POST", apply, token)).status_code == 403
+    assert (await api.call("PUT", "/api/v1/config", token, json=change)).json() == {"version": 1}, "it is so already"
+    record = next(record for record in api.recorded() if record["kind"] == "config_change")
+    assert record["details"]["proposal"] == found.id
+    assert record["details"]["proposed_by"] == found.author
+    taken = {"path": "modes.gateway/purpose", "unset": True, "reason": "over"}
+    assert (await api.call("POST", "/api/v1/config/proposals", token, json=taken)).json()["summary"]["weakens"] == []
 
 
 async def test_what_is_sent_wrongly_is_the_senders_error(api: Api) -> None:

@@ -403,3 +403,38 @@ def test_a_bundle_is_built_only_when_every_input_gets_its_decision(portcullis: A
     assert status == 1
     assert "FAIL inputs/b.jsonl:3: embedded: allow is False" in out
     assert not Path("three.tar.gz").exists()
+
+
+def test_a_change_that_weakens_is_signed_by_two_people_and_then_made(portcullis: Any) -> None:
+    portcullis("init")
+    status, _, err = portcullis("config", "set", "modes.admission/gpu-quota", "{mode: warn}", "-m", "trial")
+    assert status == 1
+    assert "admission/gpu-quota: enforce becomes warn everywhere" in err
+    assert "portcullis config propose" in err
+    change = ("config", "propose", "modes.admission/gpu-quota", "{mode: warn}", "-m", "trial")
+    made = json.loads(portcullis(*change, "--json")[1])
+    given = ("--rule", "admission/gpu-quota", "--owner", "o", "-m", "r", "--ticket", "T", "--subject", "*")
+    wide = ("exemption", "add", "EX-1", *given, "--expires", _tomorrow())
+    assert portcullis(*wide)[0] == 1
+    exempt = json.loads(portcullis(*wide, "--propose", "--json")[1])
+    shown = portcullis("policy", "bundle", "show", made["id"])[1]
+    assert "weakens    admission/gpu-quota: enforce becomes warn everywhere" in shown
+    assert "differs    + modes.admission/gpu-quota: None -> {'rule': 'admission/gpu-quota', 'mode': 'warn'}" in shown
+    assert f"then: portcullis config apply {made['id']}" in shown
+    assert portcullis("config", "apply", made["id"])[0] == 1, "nobody has signed"
+    for person in ("ann", "bob"):
+        portcullis("identity", "keygen", f"{person}.pem")
+        assert portcullis("identity", "approver", "add", person, f"{person}.pem.pub")[0] == 0
+        for proposal in (made, exempt):
+            assert portcullis("policy", "bundle", "approve", proposal["id"], "--key", f"{person}.pem")[0] == 0
+    assert json.loads(portcullis("config", "apply", made["id"], "--json")[1]) == {"proposal": made["id"], "version": 1}
+    assert portcullis("config", "apply", made["id"])[0] == 1, "it is made once"
+    assert portcullis("config", "apply", exempt["id"])[0] == 0
+    rules = {rule["id"]: rule for rule in json.loads(portcullis("policy", "list", "--json")[1])["rules"]}
+    assert (rules["admission/gpu-quota"]["mode"], rules["admission/gpu-quota"]["exemptions"]) == ("warn", ["EX-1"])
+    assert portcullis("config", "unset", "modes.admission/gpu-quota", "-m", "over")[0] == 0, "stricter needs nobody else"
+
+
+@pytest.mark.parametrize("arguments", [(), ("4", "--unset")])
+def test_a_proposal_has_a_value_or_takes_one_back(portcullis: Any, arguments: tuple[str, ...]) -> None:
+    assert portcullis("config", "propose", "requests_per_minute", *arguments, "-m", "x")[0] == 2

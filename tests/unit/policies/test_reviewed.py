@@ -271,7 +271,9 @@ async def test_an_edit_that_now_weakens_more_than_was_signed_needs_another_propo
     made = await world.approved("modes.gateway/purpose[tenant=acme]", {"mode": "warn"})
     assert made.summary["weakens"] == []
     world.file.write_text(FILE)
-    with pytest.raises(Conflict, match="what nobody has signed: gateway/purpose: enforce becomes warn for acme; propose it again"):
+    with pytest.raises(
+        Conflict, match="what nobody has signed: gateway/purpose: enforce becomes warn for acme; propose it again"
+    ):
         await world.apply(made)
     assert (await world.store.version(), await world.state(made)) == (0, "open")
 
