@@ -41,16 +41,36 @@ _DEVICE_LISTS = frozenset(
         "HABANA_VISIBLE_DEVICES",
         "ASCEND_VISIBLE_DEVICES",
         "CAMBRICON_VISIBLE_DEVICES",
+        "MTHREADS_VISIBLE_DEVICES",
+        "AWS_NEURON_VISIBLE_DEVICES",
     }
 )
 """Variables by which a vendor's container runtime injects devices that nobody asked the scheduler for."""
 
 _NO_DEVICES = frozenset({"", "none", "void"})
 _DEVICE_PATHS = re.compile(
-    r"/dev/(?:nvidia|nvhost|nvmap|dri|kfd|accel|vfio|davinci|habanalabs|hl|neuron|apex|cambricon|tenstorrent)[^/]*(?:/.*)?\Z"
+    r"(?:^|/root|/driver)/dev\Z|/dev/(?:nvidia|nvhost|nvmap|dri|kfd|mkfd|accel|vfio|davinci|hisi_hdc|devmm_svm|habanalabs|hl|neuron|apex|cambricon"
+    r"|tenstorrent|mtgpu|mthreads|mxcd|iluvatar|xpu|gcu|qaic|rbln|rngd)"
 )
+"""Device files of accelerators, and the folder of all of them, wherever they are reached from (`/proc/1/root/dev/nvidia0` too)."""
+
 _VOLUME_LIST = "/var/run/nvidia-container-devices"
 """The device plugin's `volume-mounts` strategy: a mount below this path is a request for that device."""
+
+_RUNTIMES = re.compile(
+    r"nvidia|gpu|cuda|habana|ascend|amd|rocm|neuron|hami|mthreads|cambricon|iluvatar|metax|kunlun|tpu", re.IGNORECASE
+)
+_GPU_IMAGES = re.compile(r"nvidia|cuda|rocm|gpu|triton|tensorrt|vllm|habana|gaudi|neuron|tpu", re.IGNORECASE)
+_GPU_VARIABLES = ("CUDA_", "NVIDIA_", "ROCR_", "HIP_", "HSA_", "ZE_", "ONEAPI_", "HABANA_", "ASCEND_", "NEURON_", "TPU_")
+
+_ALLOCATING = re.compile(
+    r"gpu-(?:fraction|memory|sm-cores)[a-z.-]*|(?:[a-z.-]+\.)?run\.?ai/.*gpu.*|runai-.*gpu.*"
+    r"|hami\.io/.*devices-(?:to-allocate|allocated)|volcano\.sh/v?gpu-.*|aliyun(?:_com_gpu|\.com/gpu).*"
+    r"|scheduling\.koordinator\.sh/device-allocat.*|elasticgpu\.io/.*|tencent\.com/.*gpu.*",
+    re.DOTALL,
+)
+"""Annotations by which sharing schedulers hand out devices: Run:ai and KAI take them as the request itself, HAMi, Volcano,
+Aliyun's gpushare, Koordinator and Tencent's gpu-manager note there what a pod was given, and their device plugins believe it."""
 
 
 def is_accelerator(name: str, table: Collection[str]) -> bool:
@@ -79,7 +99,9 @@ def mentioned(value: Any, table: Collection[str]) -> bool:
     return False
 
 
-def host_access(spec: dict[str, Any], metadata: dict[str, Any], where: str, *, has_request: bool) -> list[HostAccess]:
+def host_access(
+    spec: dict[str, Any], metadata: dict[str, Any], where: str, *, has_request: bool, table: Collection[str] = ()
+) -> list[HostAccess]:
     """Every way in which this pod reaches the node or its devices past the scheduler.
 
     `where` is the path of `spec`; `has_request` says whether the pod asks for accelerators in the proper way.
@@ -90,18 +112,34 @@ def host_access(spec: dict[str, Any], metadata: dict[str, Any], where: str, *, h
         if fields.flag(spec.get(key), f"{where}.{key}"):
             found.append(HostAccess.model_validate({"path": f"{where}.{key}", "kind": kind}))
     runtime = fields.text(spec.get("runtimeClassName"), f"{where}.runtimeClassName") or ""
-    if not has_request and re.search(r"nvidia|gpu|habana|ascend|amd|rocm", runtime, re.IGNORECASE):
+    gpu_runtime = bool(_RUNTIMES.search(runtime))
+    if gpu_runtime and not has_request:
         found.append(HostAccess(path=f"{where}.runtimeClassName", kind="gpu_without_request"))
-    annotations = fields.mapping(metadata.get("annotations"), "metadata.annotations")
-    found.extend(
-        HostAccess(path=f"{where}.annotations[{key[:200]}]", kind="gpu_without_request")
-        for key in annotations
-        if key.lower().startswith("cdi.k8s.io/")
-    )
+    found.extend(_annotations(metadata, where, has_request=has_request))
     found.extend(_volumes(spec, where))
+    placed = any(mentioned(spec.get(key), table) for key in ("nodeSelector", "affinity", "tolerations"))
     for path, container in containers(spec, where):
-        found.extend(_container(container, path))
+        found.extend(_container(container, path, near_gpus=has_request or gpu_runtime or placed))
+        if not asks(container, table):
+            found.extend(_unread_variables(container, path, runtime if gpu_runtime else ""))
     return found
+
+
+def asks(container: dict[str, Any], table: Collection[str]) -> bool:
+    """Whether a container asks for devices of its own in the proper way."""
+    resources = container.get("resources")
+    if not isinstance(resources, dict):
+        return False
+    names = [name for key in ("limits", "requests") if isinstance(resources.get(key), dict) for name in resources[key]]
+    return bool(resources.get("claims")) or any(is_accelerator(name, table) for name in names)
+
+
+def _annotations(metadata: dict[str, Any], where: str, *, has_request: bool) -> Iterator[HostAccess]:
+    """CDI's name devices outright. The sharing schedulers write theirs on pods that asked, which is as it should be."""
+    for key in fields.mapping(metadata.get("annotations"), "metadata.annotations"):
+        lower = key.lower()
+        if lower.startswith("cdi.k8s.io/") or (not has_request and _ALLOCATING.fullmatch(lower)):
+            yield HostAccess(path=f"{where}.annotations[{key[:200]}]", kind="gpu_without_request")
 
 
 def containers(spec: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -117,17 +155,20 @@ def _volumes(spec: dict[str, Any], where: str) -> Iterator[HostAccess]:
         yield HostAccess(path=path, kind="host_path")
         host = fields.mapping(volume["hostPath"], f"{path}.hostPath")
         place = posixpath.normpath("/" + (fields.text(host.get("path"), f"{path}.hostPath.path") or "")).replace("//", "/")
-        if place in ("/", "/dev") or _DEVICE_PATHS.match(place):
+        if place == "/" or _DEVICE_PATHS.search(place):
             yield HostAccess(path=f"{path}.hostPath", kind="gpu_without_request")
 
 
-def _container(container: dict[str, Any], path: str) -> Iterator[HostAccess]:
+def _container(container: dict[str, Any], path: str, *, near_gpus: bool) -> Iterator[HostAccess]:
     security = fields.mapping(container.get("securityContext"), f"{path}.securityContext")
     windows = fields.mapping(security.get("windowsOptions"), f"{path}.securityContext.windowsOptions")
     if fields.flag(security.get("privileged"), f"{path}.securityContext.privileged") or fields.flag(
         windows.get("hostProcess"), f"{path}.securityContext.windowsOptions.hostProcess"
     ):
         yield HostAccess(path=f"{path}.securityContext", kind="privileged")
+        # It sees every device of its node, whatever it asked for.
+        if near_gpus or _wants_gpus(container, path):
+            yield HostAccess(path=f"{path}.securityContext", kind="gpu_without_request")
     for place, variable in fields.items(container, "env", path):
         name = (fields.text(variable.get("name"), f"{place}.name") or "").upper()
         value = fields.text(variable.get("value"), f"{place}.value", most=2**20)
@@ -138,4 +179,28 @@ def _container(container: dict[str, Any], path: str) -> Iterator[HostAccess]:
     for place, mount in fields.items(container, "volumeMounts", path):
         target = posixpath.normpath(fields.text(mount.get("mountPath"), f"{place}.mountPath") or "")
         if target == _VOLUME_LIST or target.startswith(_VOLUME_LIST + "/"):
+            yield HostAccess(path=place, kind="gpu_without_request")
+
+
+def _wants_gpus(container: dict[str, Any], path: str) -> bool:
+    """Whether a container's image or variables say that it computes on GPUs."""
+    names = [
+        fields.text(variable.get("name"), f"{place}.name") or "" for place, variable in fields.items(container, "env", path)
+    ]
+    image = fields.text(container.get("image"), f"{path}.image") or ""
+    return bool(_GPU_IMAGES.search(image)) or any(name.upper().startswith(_GPU_VARIABLES) for name in names)
+
+
+def _unread_variables(container: dict[str, Any], path: str, runtime: str) -> Iterator[HostAccess]:
+    """`envFrom` that may bring in a list of devices: the ConfigMap or Secret behind it cannot be read here.
+
+    Nearly every program uses `envFrom`, so one without a prefix counts under a GPU runtime only (`runtime`, or ""), and one
+    with a prefix where such a variable begins with it. `env` wins over `envFrom`: what is stated there cannot come from elsewhere.
+    """
+    stated = {fields.text(each.get("name"), f"{place}.name") or "" for place, each in fields.items(container, "env", path)}
+    read = {name for name in _DEVICE_LISTS if name.partition("_")[0].lower() in runtime.lower()} or _DEVICE_LISTS
+    for place, source in fields.items(container, "envFrom", path):
+        prefix = fields.text(source.get("prefix"), f"{place}.prefix") or ""
+        open_names = [name for name in (_DEVICE_LISTS if prefix else read) - stated if name.startswith(prefix)]
+        if open_names and (prefix or runtime):
             yield HostAccess(path=place, kind="gpu_without_request")

@@ -65,7 +65,9 @@ def asked(review: Review, table: Mapping[str, int]) -> Asked:
     template = workloads.template_of(found, workload)
     each = workloads.charge_pod(found, table)
     total = workloads.charge_object(found, table)
-    access = accelerators.host_access(template.spec, template.metadata, template.path, has_request=bool(each.resources))
+    access = accelerators.host_access(
+        template.spec, template.metadata, template.path, has_request=bool(each.resources), table=table
+    )
     return Asked(
         known_kind=True,
         accelerators_found=bool(each.resources) or any(use.kind == "gpu_without_request" for use in access),

@@ -73,6 +73,7 @@ def host(path: str) -> dict[str, Any]:
     return {"volumes": [{"name": "d", "hostPath": {"path": path}}]}
 
 
+PRIVILEGED = {"securityContext": {"privileged": True}}
 TAKERS: dict[str, dict[str, Any]] = {
     "all": spec(env("NVIDIA_VISIBLE_DEVICES", "all")),
     "by index": spec(env("NVIDIA_VISIBLE_DEVICES", "0")),
@@ -87,6 +88,23 @@ TAKERS: dict[str, dict[str, Any]] = {
     "the whole node": spec(**host("/")),
     "render nodes": spec(**host("/dev/dri/renderD128")),
     "AMD's": spec(**host("/dev/kfd")),
+    "through another process's root": spec(**host("/proc/1/root/dev/nvidia0")),
+    "the driver container's folder": spec(**host("/run/nvidia/driver/dev")),
+    "Ascend's manager": spec(**host("/dev/hisi_hdc")),
+    "by UUID": spec(env("NVIDIA_VISIBLE_DEVICES", "GPU-8a56a4bc-0f3e")),
+    "by MIG index": spec(env("NVIDIA_VISIBLE_DEVICES", "0:0,1:1")),
+    "in small letters": spec(env("nvidia_visible_devices", "all")),
+    "void among others": spec(env("NVIDIA_VISIBLE_DEVICES", "void,0")),
+    "Neuron's list": spec(env("AWS_NEURON_VISIBLE_DEVICES", "ALL")),
+    "a list with its prefix cut off": spec({"envFrom": [{"prefix": "NVIDIA_VISIBLE_", "configMapRef": {"name": "x"}}]}),
+    "a list that a GPU runtime would read": spec({"envFrom": [{"secretRef": {"name": "x"}}]}, runtimeClassName="nvidia-cdi"),
+    "privileged on a GPU node": spec(PRIVILEGED, nodeSelector={"nvidia.com/gpu.present": "true"}),
+    "privileged that tolerates GPU nodes": spec(PRIVILEGED, tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]),
+    "privileged with a GPU image": spec({**PRIVILEGED, "image": "registry.acme.example/ml/cuda:12"}),
+    "privileged with a GPU program's variables": spec({**PRIVILEGED, **env("CUDA_VISIBLE_DEVICES", "0")}),
+    "a host process on a GPU node": spec(
+        {"securityContext": {"windowsOptions": {"hostProcess": True}}}, nodeSelector={"amd.com/gpu.family": "AI"}
+    ),
     "volume list": spec({"volumeMounts": [{"name": "d", "mountPath": "/var/run/nvidia-container-devices/all"}]}),
 }
 
@@ -99,6 +117,69 @@ def test_devices_taken_without_a_request(found: dict[str, Any]) -> None:
 def test_the_annotation_that_names_devices() -> None:
     found = host_access(spec(), {"annotations": {"cdi.k8s.io/mine": "nvidia.com/gpu=all"}}, "spec", has_request=False)
     assert [use.kind for use in found] == ["gpu_without_request"]
+
+
+ALLOCATIONS = [
+    "gpu-fraction", "gpu-memory", "gpu-fraction-num-devices", "run.ai/gpu-limit", "runai-allocated-gpus", "hami.io/vgpu-devices-to-allocate",
+    "hami.io/dcu-devices-allocated", "volcano.sh/vgpu-ids-new", "volcano.sh/gpu-index", "ALIYUN_COM_GPU_MEM_IDX", "GPU-Fraction",
+    "scheduling.koordinator.sh/device-allocated", "elasticgpu.io/container-main", "tencent.com/predicate-gpu-idx-0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ALLOCATIONS)
+def test_an_annotation_that_hands_out_devices(key: str) -> None:
+    """On a pod that asked for none it takes them; on one that asked, a scheduler writes down what it was given."""
+    found = host_access(spec(), {"annotations": {key: "0.5"}}, "spec", has_request=False)
+    assert [(use.kind, use.path) for use in found] == [("gpu_without_request", f"spec.annotations[{key}]")]
+    assert host_access(spec(), {"annotations": {key: "0.5"}}, "spec", has_request=True) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["portcullis.dev/model", "nvidia.com/use-gputype", "volcano.sh/queue-name", "gpu-team", "hami.io/webhook"]
+)
+def test_other_annotations_take_nothing(key: str) -> None:
+    assert host_access(spec(), {"annotations": {key: "x"}}, "spec", has_request=False) == []
+
+
+HARMLESS: dict[str, tuple[dict[str, Any], bool]] = {
+    "variables from elsewhere": (spec({"envFrom": [{"configMapRef": {"name": "x"}}]}), False),
+    "with a prefix of its own": (
+        spec({"envFrom": [{"prefix": "APP_", "configMapRef": {"name": "x"}}]}, runtimeClassName="nvidia"),
+        True,
+    ),
+    "beside a request": (spec({**container(1), "envFrom": [{"configMapRef": {"name": "x"}}]}, runtimeClassName="nvidia"), True),
+    "beside a claim": (
+        spec(
+            {"resources": {"claims": [{"name": "d"}]}, "envFrom": [{"configMapRef": {"name": "x"}}]}, runtimeClassName="nvidia"
+        ),
+        True,
+    ),
+    "a GPU image that is not privileged": (spec({"image": "registry.acme.example/nvidia/cuda:12"}), False),
+}
+
+
+@pytest.mark.parametrize(("found", "has_request"), HARMLESS.values(), ids=HARMLESS.keys())
+def test_what_takes_no_devices_is_left_alone(found: dict[str, Any], has_request: bool) -> None:
+    assert host_access(found, {}, "spec", has_request=has_request, table=TABLE) == []
+
+
+def test_env_wins_over_env_from() -> None:
+    """Stating the runtime's lists as void closes `envFrom`; leaving one out leaves it open."""
+    lists = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"]
+    for source in ({"prefix": "NVIDIA_", "configMapRef": {"name": "x"}}, {"configMapRef": {"name": "x"}}):
+        closed = {"env": [{"name": name, "value": "void"} for name in lists], "envFrom": [source]}
+        assert host_access(spec(closed, runtimeClassName="nvidia"), {}, "spec", has_request=True) == []
+        ajar = spec({**closed, "env": closed["env"][1:]}, runtimeClassName="nvidia")
+        assert [use.path for use in host_access(ajar, {}, "spec", has_request=True)] == ["spec.containers[0].envFrom[0]"]
+
+
+def test_a_privileged_container_beside_a_request_sees_more_than_it_asked_for() -> None:
+    found = host_access(spec({**container(1), **PRIVILEGED}), {}, "spec", has_request=True)
+    assert [use.kind for use in found] == ["privileged", "gpu_without_request"]
+
+
+def test_a_host_folder_of_another_name_is_a_host_path_only() -> None:
+    assert [use.kind for use in host_access(spec(**host("/home/dev")), {}, "spec", has_request=False)] == ["host_path"]
 
 
 @pytest.mark.parametrize("value", ["none", "void", "", "NONE"])
