@@ -13,6 +13,7 @@ from typing import Any
 from admission import accelerators, fields, images, models, workloads
 from admission.charge import Charge
 from admission.review import Review
+from admission.rows import Template
 from core.inputs import (
     AdmissionConfig,
     AdmissionFacts,
@@ -62,23 +63,26 @@ def asked(review: Review, table: Mapping[str, int]) -> Asked:
     workload = workloads.WORKLOADS.get((review.group, review.kind))
     if workload is None:
         return Asked(known_kind=False, accelerators_found=holds_accelerators(review.group, review.kind, found, table))
-    template = workloads.template_of(found, workload)
-    each = workloads.charge_pod(found, table)
-    total = workloads.charge_object(found, table)
-    access = accelerators.host_access(
-        template.spec, template.metadata, template.path, has_request=bool(each.resources), table=table
-    )
+    tree = workloads.charge_tree(found, workload, table)
+    templates = [sort.template for sort in tree.sorts]
+    access = [use for template, each in zip(templates, tree.each, strict=True) for use in _access(template, each, table)]
+    each = workloads.together(tree.each)
     return Asked(
         known_kind=True,
         accelerators_found=bool(each.resources) or any(use.kind == "gpu_without_request" for use in access),
         each=each,
-        total=total,
-        pod_path=template.path,
-        containers=_containers(template),
-        models=models.models(template),
-        weights=models.weights(template),
+        total=tree.total,
+        pod_path=templates[0].path if templates else "spec",
+        containers=[container for template in templates for container in _containers(template)],
+        models=list(dict.fromkeys(use for template in templates for use in models.models(template))),
+        weights=list(dict.fromkeys(use for template in templates for use in models.weights(template))),
         host_access=access,
     )
+
+
+def _access(template: Template, each: Charge, table: Mapping[str, int]) -> list[HostAccess]:
+    asks = bool(each.resources)
+    return accelerators.host_access(template.spec, template.metadata, template.path, has_request=asks, table=table)
 
 
 def leaving(review: Review) -> bool:
@@ -98,12 +102,14 @@ def holds_accelerators(group: str, kind: str, found: Mapping[str, Any], table: M
     return (group, kind) not in NAMES_DEVICES and accelerators.mentioned(found, table)
 
 
-def _containers(template: workloads.Template) -> list[Container]:
+def _containers(template: Template) -> list[Container]:
+    """The containers with their images. Where the kind takes an image from elsewhere, its pods are judged when they are made."""
     found = []
     for path, container in accelerators.containers(template.spec, template.path):
         image = fields.text(container.get("image"), f"{path}.image")
         name = fields.needed(container.get("name"), f"{path}.name")
-        found.append(Container(path=path, name=name, image=images.parse(image) if image else None))
+        if image or template.images_stated:
+            found.append(Container(path=path, name=name, image=images.parse(image) if image else None))
     return found
 
 

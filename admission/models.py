@@ -11,7 +11,7 @@ from typing import Any
 
 from admission import fields
 from admission.accelerators import containers
-from admission.workloads import Template
+from admission.rows import Template
 from core.errors import BadInput
 from core.inputs import ModelUse, WeightsUse
 from core.names import ModelRef, is_digest
@@ -64,7 +64,7 @@ def models(template: Template) -> list[ModelUse]:
 
 
 def weights(template: Template) -> list[WeightsUse]:
-    """Every place that this pod names as a source of weights: the annotation, commands, arguments and variables."""
+    """Every place that this pod names as a source of weights: the annotation, commands, arguments, variables, and fields of the kind."""
     found: list[WeightsUse] = []
     annotations = fields.mapping(template.metadata.get("annotations"), f"{template.metadata_path}.annotations")
     if WEIGHTS in annotations:
@@ -73,6 +73,7 @@ def weights(template: Template) -> list[WeightsUse]:
         found.extend(_place(part, path) for part in _SPLIT.split(value) if part)
         if not value.strip():
             found.append(WeightsUse(path=path, scheme="unknown", sealed=False))
+    found.extend(_place(uri, path) for path, uri in template.sources)
     for path, container in containers(template.spec, template.path):
         found.extend(_arguments(container, path))
         found.extend(_variables(container, path))

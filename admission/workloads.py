@@ -1,102 +1,31 @@
-"""Which kinds hold pods, where their pod templates are, and how many pods they run.
+"""What a whole object holds: its pods, of every template that its kind has, times what one of them holds.
 
-One row of `WORKLOADS` is one kind; a new kind is a new row and its test. A kind that is not here is unknown: the door denies
-it when an accelerator's name stands anywhere in it (`admission.accelerators.mentioned`).
+The kinds are rows of `admission.kinds`. A kind that is not there is unknown: it is refused when an accelerator's name stands
+anywhere in it (`admission.accelerators.mentioned`), and so is an accelerator that stands in a known kind outside its templates.
 
-A kind whose number of pods has no bound that the object states is charged as unbounded, which is a BadInput when a pod of it
-holds accelerators: a DaemonSet (one pod per node, and nodes come and go) and a CronJob whose runs may overlap
-(`concurrencyPolicy: Allow`, Kubernetes' default).
+A kind whose number of pods has no bound that the object states is a BadInput when a pod of it holds accelerators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from admission import fields
-from admission.charge import Charge, charge
+from admission import fields, rows
+from admission.accelerators import is_accelerator, mentioned
+from admission.charge import Charge, charge, of_claim
+from admission.kinds import WORKLOADS
+from admission.rows import UNBOUNDED, Pods, Spot, Template, Workload
 from core.errors import BadInput
 
-UNBOUNDED = -1
+__all__ = ["WORKLOADS", "Template", "Tree", "Workload", "charge_object", "charge_tree", "find", "pods_of", "together"]
 
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """`template`: the path to the object that holds `metadata` and `spec` of the pod; `pods`: how many run at once.
-
-    `why_unbounded` is the advice given when `pods` answers UNBOUNDED for a pod that holds accelerators.
-    """
-
-    template: tuple[str, ...]
-    pods: Callable[[dict[str, Any]], int]
-    why_unbounded: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A pod template that was found. `path` is the path of its spec in the object."""
-
-    metadata: dict[str, Any]
-    spec: dict[str, Any]
-    path: str
-    metadata_path: str
-
-
-def _one(_object: dict[str, Any]) -> int:
-    return 1
-
-
-def _replicas(found: dict[str, Any]) -> int:
-    return fields.count(fields.mapping(found.get("spec"), "spec").get("replicas"), "spec.replicas", default=1)
-
-
-def _unbounded(_object: dict[str, Any]) -> int:
-    return UNBOUNDED
-
-
-def _job_spec(spec: dict[str, Any], where: str) -> int:
-    """The Job controller runs `parallelism` pods, never more than `completions` where that is stated."""
-    if fields.flag(spec.get("suspend"), f"{where}.suspend"):
-        return 0
-    parallel = fields.count(spec.get("parallelism"), f"{where}.parallelism", default=1)
-    return min(parallel, fields.count(spec.get("completions"), f"{where}.completions", default=parallel))
-
-
-def _job(found: dict[str, Any]) -> int:
-    return _job_spec(fields.mapping(found.get("spec"), "spec"), "spec")
-
-
-def _cron_job(found: dict[str, Any]) -> int:
-    """One run at a time under Forbid and Replace; under Allow runs may overlap without a bound."""
-    spec = fields.mapping(found.get("spec"), "spec")
-    if fields.flag(spec.get("suspend"), "spec.suspend"):
-        return 0
-    template = fields.mapping(spec.get("jobTemplate"), "spec.jobTemplate")
-    pods = _job_spec(fields.mapping(template.get("spec"), "spec.jobTemplate.spec"), "spec.jobTemplate.spec")
-    policy = fields.text(spec.get("concurrencyPolicy"), "spec.concurrencyPolicy")
-    return pods if policy in ("Forbid", "Replace") or not pods else UNBOUNDED
-
-
-_IN_TEMPLATE = ("spec", "template")
-WORKLOADS: Mapping[tuple[str, str], Workload] = {
-    ("", "Pod"): Workload((), _one),
-    ("", "ReplicationController"): Workload(_IN_TEMPLATE, _replicas),
-    ("apps", "Deployment"): Workload(_IN_TEMPLATE, _replicas),
-    ("apps", "StatefulSet"): Workload(_IN_TEMPLATE, _replicas),
-    ("apps", "ReplicaSet"): Workload(_IN_TEMPLATE, _replicas),
-    ("apps", "DaemonSet"): Workload(
-        _IN_TEMPLATE,
-        _unbounded,
-        "a DaemonSet runs one pod on every node, so its GPUs have no bound; use a Deployment or StatefulSet",
-    ),
-    ("batch", "Job"): Workload(_IN_TEMPLATE, _job),
-    ("batch", "CronJob"): Workload(
-        ("spec", "jobTemplate", "spec", "template"),
-        _cron_job,
-        "its runs may overlap, so its GPUs have no bound; set spec.concurrencyPolicy to Forbid or Replace",
-    ),
-}
+_PLACEMENT = frozenset(
+    {"nodeSelector", "affinity", "tolerations", "labels", "annotations", "matchLabels", "labelSelector", "selector", "env"}
+    | {"args", "command"}
+)
+"""Fields that name accelerators to say where a pod may run, or tell a program about them; no device is asked for there."""
 
 
 def group_of(found: dict[str, Any]) -> str:
@@ -110,42 +39,110 @@ def find(found: dict[str, Any]) -> Workload | None:
     return WORKLOADS.get((group_of(found), fields.needed(found.get("kind"), "kind")))
 
 
-def template_of(found: dict[str, Any], workload: Workload) -> Template:
-    """The pod template of an object of a known kind. BadInput when it is not there."""
-    here, where = found, ""
-    for part in workload.template:
-        where = f"{where}.{part}" if where else part
-        here = fields.mapping(here.get(part), where)
-    path = f"{where}.spec" if where else "spec"
-    spec = here.get("spec")
-    if not isinstance(spec, dict):
-        raise BadInput(f"expected a pod's spec, found {fields.kind_of(spec)}", where=path)
-    metadata_path = f"{where}.metadata" if where else "metadata"
-    return Template(fields.mapping(here.get("metadata"), metadata_path), fields.mapping(spec, path), path, metadata_path)
+def pods_of(found: dict[str, Any], workload: Workload, table: Mapping[str, int]) -> list[Pods]:
+    """Every sort of pod that an object of a known kind runs. BadInput where one cannot be read or counted."""
+    if workload.check is not None:
+        workload.check(Spot(found))
+    sorts = list(rows.pods(found, workload))
+    for sort in sorts:
+        for name in sort.template.named:
+            if not is_accelerator(name, table):
+                raise BadInput(
+                    f"{name[:200]} is not known as an accelerator, so it cannot be counted", where=sort.template.path
+                )
+    if not workload.exact:
+        _refuse_outside(found, sorts, table)
+    return sorts
 
 
-def charge_pod(found: dict[str, Any], table: Mapping[str, int], claims: Sequence[Any] = ()) -> Charge:
-    """What one pod of an object of a known kind holds."""
-    workload = find(found)
-    if workload is None:
-        raise BadInput("is not a kind whose pods can be counted", where=f"kind {str(found.get('kind'))[:80]}")
-    template = template_of(found, workload)
-    return charge(template.spec, table, claims, where=template.path)
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What an object of a known kind runs: its sorts of pod, what one pod of each holds, and what all of them hold together."""
+
+    sorts: tuple[Pods, ...]
+    each: tuple[Charge, ...]
+    total: Charge
+
+
+def charge_tree(found: dict[str, Any], workload: Workload, table: Mapping[str, int], claims: Sequence[Any] = ()) -> Tree:
+    """As `charge_object`, for a known kind, with the parts."""
+    metadata = fields.mapping(found.get("metadata"), "metadata")
+    namespace = fields.text(metadata.get("namespace"), "metadata.namespace") or ""
+    sorts = pods_of(found, workload, table)
+    each = []
+    for sort in sorts:
+        known = [*claims, *sort.template.devices]
+        each.append(charge(sort.template.spec, table, known, where=sort.template.path, namespace=namespace))
+    kind = f"kind {str(found.get('kind'))[:80]}"
+    total = together(_times(sort, held, kind) for sort, held in zip(sorts, each, strict=True))
+    return Tree(tuple(sorts), tuple(each), total)
 
 
 def charge_object(object: Any, table: Mapping[str, int], claims: Sequence[Any] = ()) -> Charge:
-    """What the whole object holds: its pods times what one of them holds.
+    """What the whole object holds. `claims`: the ResourceClaims, templates and DeviceClasses that its pods may name.
 
-    Raises BadInput for an unknown kind (never a silent zero), for what `charge` refuses, and for accelerators in a kind
-    whose number of pods has no bound. Zero replicas or `suspend: true` hold nothing now; the UPDATE that grows them is
-    charged then. A rolling update's surge is not counted: the charge is the steady state.
+    Raises BadInput for accelerators in an unknown kind (never a silent zero), for what `charge` refuses, and for accelerators
+    in a kind whose number of pods has no bound. Zero replicas or `suspend: true` hold nothing now; the UPDATE that grows them
+    is charged then. A rolling update's surge is not counted: the charge is the steady state.
     """
     found = fields.mapping(object, "object")
-    each = charge_pod(found, table, claims)
     workload = find(found)
-    pods = workload.pods(found) if workload else UNBOUNDED
-    if pods == UNBOUNDED:
-        if each.gpu_shares or each.resources:
-            raise BadInput(workload.why_unbounded if workload else "unknown kind", where=f"kind {found.get('kind')}")
-        return each
-    return each.times(pods)
+    if workload is not None:
+        return charge_tree(found, workload, table, claims).total
+    if (group_of(found), found["kind"]) == ("resource.k8s.io", "ResourceClaim"):
+        return of_claim(found, table, [item for item in claims if isinstance(item, dict) and item.get("kind") == "DeviceClass"])
+    if mentioned(found, table):
+        raise BadInput(
+            "is not a kind whose pods can be counted, and it names an accelerator", where=f"kind {found['kind'][:80]}"
+        )
+    return Charge()
+
+
+def _times(sort: Pods, each: Charge, kind: str) -> Charge:
+    if sort.count != UNBOUNDED:
+        return each.times(sort.count)
+    if each.gpu_shares or each.resources:
+        raise BadInput(f"cannot be counted: {sort.why}", where=f"{kind}, {sort.template.path}")
+    return each
+
+
+def together(charges: Iterable[Charge]) -> Charge:
+    total = Charge()
+    for each in charges:
+        total = total.plus(each)
+    return total
+
+
+def _refuse_outside(found: dict[str, Any], sorts: Sequence[Pods], table: Mapping[str, int]) -> None:
+    """A row may not know every field of a kind, so an accelerator in a place that no row reads is refused, not overlooked."""
+    read = {_plain(path) for sort in sorts for path in sort.template.covers or (sort.template.path,)}
+    for key, value in found.items():
+        if key not in ("metadata", "status", "apiVersion", "kind"):
+            for path in _outside(value, key, read, table):
+                raise BadInput(
+                    "names an accelerator in a place where none can be counted; ask for it in a container", where=path
+                )
+
+
+def _plain(path: str) -> str:
+    """`a[0].b[name]` and `a.0.b.name` are the same place."""
+    return path.replace("[", ".").replace("]", "")
+
+
+def _outside(value: Any, path: str, read: Collection[str], table: Mapping[str, int]) -> Iterator[str]:
+    """The places of accelerators, as resource names or inside texts, that are not below one that was read."""
+    stack = [(value, path)]
+    while stack:
+        here, where = stack.pop()
+        if _plain(where) in read:
+            continue
+        if isinstance(here, dict):
+            for key, item in here.items():
+                if key not in _PLACEMENT:
+                    if is_accelerator(str(key), table):
+                        yield f"{where}[{str(key)[:200]}]"
+                    stack.append((item, f"{where}.{key}"))
+        elif isinstance(here, list):
+            stack.extend((item, f"{where}[{index}]") for index, item in enumerate(here))
+        elif isinstance(here, str) and mentioned(here, table):
+            yield where

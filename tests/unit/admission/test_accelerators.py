@@ -212,8 +212,8 @@ def asked(found: dict[str, Any]) -> Asked:
 
 def test_an_unknown_kind_is_found_out_only_with_an_accelerator() -> None:
     cluster = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayCluster",
+        "apiVersion": "acme.example/v1",
+        "kind": "Trainer",
         "metadata": {"name": "r"},
         "spec": {"limits": {"nvidia.com/gpu": 1}},
     }

@@ -123,7 +123,7 @@ OBJECTS: dict[str, tuple[dict[str, Any], int]] = {
 BAD_OBJECTS: dict[str, Any] = {
     "text": "Pod",
     "no kind": {"apiVersion": "v1"},
-    "unknown kind": {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {}},
+    "unknown kind": {"apiVersion": "acme.example/v1", "kind": "Trainer", "spec": {"a": ["nvidia.com/gpu"]}},
     "a Deployment of another group": {**deployment(1), "apiVersion": "evil.example/v1"},
     "no template": {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {}},
     "spec is a list": {"apiVersion": "v1", "kind": "Pod", "spec": []},

@@ -32,8 +32,8 @@ items:
     kind: Pod
     metadata: {generateName: big-}
     spec: {containers: [{name: main, image: a, resources: {limits: {nvidia.com/gpu: 5}}}]}
-  - apiVersion: ray.io/v1
-    kind: RayCluster
+  - apiVersion: acme.example/v1
+    kind: Trainer
     metadata: {name: ray}
     spec: {limits: {nvidia.com/gpu: 1}}
 ---
@@ -69,7 +69,7 @@ async def test_each_document_gets_a_verdict_and_nothing_changes(
         (1, "Deployment/good", "allowed"),
         (2, "ConfigMap/words", "not governed"),
         (3, "Pod/big-", "denied"),
-        (4, "RayCluster/ray", "denied"),
+        (4, "Trainer/ray", "denied"),
         (5, "ResourceClaim/claim", "denied"),
         (6, "", "unreadable"),
         (7, "Deployment/half", "denied"),

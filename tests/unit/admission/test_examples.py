@@ -66,7 +66,10 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "devices-without-request.yaml/1": ("denied", {"admission/gpu-quota", "admission/namespace-isolation"}),
     "nightly-evaluation.yaml/1": ("denied", {"door/readable"}),
     "nightly-evaluation.yaml/2": ("denied", {"admission/approved-model"}),
-    "ray-cluster.yaml/1": ("denied", {"admission/gpu-quota"}),
+    "ray-cluster.yaml/1": ("denied", {"admission/gpu-quota", "admission/approved-model"}),
+    "unknown-operator.yaml/1": ("denied", {"admission/gpu-quota"}),
+    "served-groups.yaml/1": ("allowed", set()),
+    "served-groups.yaml/2": ("denied", {"door/readable"}),
 }
 
 

@@ -15,7 +15,8 @@ def template(annotations: Any = None, **container: Any) -> workloads.Template:
     found = deployment(1)
     found["spec"]["template"]["metadata"] = {"annotations": annotations}
     found["spec"]["template"]["spec"]["containers"][0].update(container)
-    return workloads.template_of(found, workloads.WORKLOADS["apps", "Deployment"])
+    (sort,) = workloads.pods_of(found, workloads.WORKLOADS["apps", "Deployment"], {})
+    return sort.template
 
 
 def test_the_named_model() -> None:

@@ -230,8 +230,8 @@ async def test_what_cannot_be_read_is_a_recorded_denial(
 
 async def test_an_unknown_kind_with_a_gpu_is_denied(make: ServiceMaker) -> None:
     found = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayCluster",
+        "apiVersion": "acme.example/v1",
+        "kind": "Trainer",
         "metadata": {"name": "r", "namespace": "team-a"},
         "spec": {"a": "nvidia.com/gpu"},
     }
