@@ -24,7 +24,7 @@ async def bundle(door: Door, by: By, request: Request) -> Response:
     """The bundle that decides now: the bytes that people approved or that the settings name. Never one that is only tried.
 
     With `If-None-Match` and `Prefer: wait=N` the answer comes as soon as another one decides, or as 304 after N seconds (60 at most).
-    When too many wait already it is 503: an OPA server that goes back to asking without waiting is answered as ever.
+    When too many wait already, and nothing has changed, it is 503.
     """
     at_home(door.management, by)
     known = request.headers.getlist("if-none-match")
@@ -32,7 +32,7 @@ async def bundle(door: Door, by: By, request: Request) -> Response:
     with door.waits.place(asked) as seconds:
         found = await _other(door, request, known, seconds)
     if asked and not seconds and names(known, found.digest):
-        # A 304 before its time would have OPA ask again without any delay; after an error it waits longer each time.
+        # After a 304 before its time OPA would ask again without any delay; after an error it asks later each time.
         raise Unavailable("too many requests wait for the next bundle already, or the service stops; ask without Prefer: wait")
     headers = {"etag": f'"{found.digest}"', "cache-control": "private, no-cache"}
     kind = LONG_POLLING if seconds else GZIP

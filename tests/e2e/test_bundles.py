@@ -248,6 +248,25 @@ async def test_an_opa_server_follows_what_decides(bench: Bench, server: Server, 
     await until("nobody waits for one that is gone", lambda: as_is(bench.served.waits.waiting == 0), seconds=WAIT / 2)
 
 
+async def test_where_too_many_wait_an_opa_server_goes_on_by_asking_now_and_then(
+    bench: Bench, server: Server, stricter: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await until("OPA waits for a change", bench.waited_for)
+    monkeypatch.setattr(bench.served.waits, "_most", 0)
+    await bench.activate(stricter)
+    await until("OPA follows", lambda: runs(server, stricter))
+    await until("OPA is told that too many wait", lambda: failing(server))
+    other = load_tree(None, [trees.extra(tmp_path / "own", "admission/none", NO_JOBS)])
+    await bench.activate(other)
+    await until("OPA follows, without waiting", lambda: runs(server, other))
+    assert not await failing(server)
+    assert bench.served.waits.waiting == 0
+
+
+async def failing(server: Server) -> bool:
+    return (await status(server)).get("code") == "bundle_error"
+
+
 def edited(change: Callable[[dict[str, bytes]], None]) -> Callable[[bytes], bytes]:
     """An archive that is whole, with other files in it."""
 
