@@ -67,7 +67,15 @@ def test_a_signature_holds_for_its_key_and_its_bytes_alone(name: str) -> None:
     for place in range(len(made)):
         with pytest.raises(InvalidSignature):
             check(key.public_key(), made[:place] + bytes([made[place] ^ 1]) + made[place + 1 :], b"data")
-    for sent, data in ((made, b"date"), (made[:-1], b"data"), (made + b"\0", b"data"), (b"", b"data"), (bytes(64), b"data")):
+    longer = made[:32] + b"\0" + made[32:]
+    for sent, data in (
+        (made, b"date"),
+        (longer, b"data"),
+        (made[:-1], b"data"),
+        (made + b"\0", b"data"),
+        (b"", b"data"),
+        (bytes(64), b"data"),
+    ):
         with pytest.raises(InvalidSignature):
             check(key.public_key(), sent, data)
 

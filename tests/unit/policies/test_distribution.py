@@ -185,7 +185,7 @@ def test_what_is_no_archive_of_plain_files_is_refused(signed: bytes) -> None:
 def test_a_bit_that_changed_on_the_way_is_noticed(signed: bytes) -> None:
     """Broken and nothing else is raised, for it is what the last good bundle goes on for; the bits of a date change no content."""
     whole = unpacked(signed)
-    places = [*range(40), *range(40, len(signed) - 40, 97), *range(len(signed) - 40, len(signed))]
+    places = [*range(40), *range(40, len(signed) - 40, 23), *range(len(signed) - 40, len(signed))]
     noticed = 0
     for place in places:
         data = bytearray(signed)
