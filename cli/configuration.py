@@ -45,7 +45,7 @@ def set_value(
     value: Annotated[str, typer.Argument(help='Read as YAML: 4, "3/7", [a, b], {registry: r, repository: ml}')],
     reason: Reason,
 ) -> None:
-    """Changes one value; the whole result is checked before it counts.
+    """Changes one value; the whole result is checked before it counts. Exits 1 when it weakens, which takes config propose.
 
     Example: portcullis config set tenants.acme.teams.vision.gpu_quota 4 -m "new project"
     """

@@ -3,7 +3,7 @@
 What weakens takes two approvals, as a bundle does: a rule that enforces less somewhere (also by taking a stricter narrower mode
 away, or by giving a namespace to a team with weaker modes); an exemption that is wide (every subject, every namespace of a
 tenant, more than 90 days), and one that is made longer or wider; fewer required approvals; images no longer held to digests, or
-approved by the whole registry; a namespace whose controllers are trusted; an accelerator that is no longer counted; an obligation
+approved by the whole registry; a namespace whose controllers are trusted; an accelerator that is not counted; an obligation
 that is taken away.
 
 What does not: quotas and rates in either direction, shares of accelerators, repositories, grants, teams, tenants, and namespaces
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from itertools import product
 
+from core.names import shares_of
 from policies.config import Document, ExemptionRule, ObligationRule, Tenant, show_time, state_of, unix
 from policies.config_lookup import STRICTEST, Modes, Scope, modes_by_scope, namespaces_of, narrowest
 
@@ -209,13 +210,19 @@ def _whole(tenant: Tenant) -> set[str]:
 def _ground(before: Document, after: Document) -> Iterator[str]:
     for namespace in sorted(set(after.controller_namespaces) - set(before.controller_namespaces)):
         yield f"controllers in namespace {namespace} may create workloads for others"
-    for name in sorted(before.accelerators.keys() - after.accelerators.keys()):
-        yield f"accelerator {name} is no longer counted against quotas"
+    counted = before.accelerators.keys() - _free(before)
+    for name in sorted(counted - after.accelerators.keys() | _free(after) - _free(before)):
+        yield f"accelerator {name} is not counted against quotas"
     obliged = {rule.tenant: rule for rule in after.obligations}
     for rule in sorted(before.obligations, key=lambda found: found.tenant):
         kept = obliged.get(rule.tenant) or ObligationRule(tenant=rule.tenant)
         for name in sorted(_obligations(rule) - _obligations(kept)):
             yield f"{rule.tenant}: the obligation {name} is taken away"
+
+
+def _free(document: Document) -> set[str]:
+    """Device classes that the table says are no accelerators. One that the table does not know is counted, or refused."""
+    return {name for name, share in document.accelerators.items() if shares_of(share) == 0}
 
 
 def _obligations(rule: ObligationRule) -> set[str]:

@@ -252,6 +252,15 @@ async def test_another_value_at_the_path_needs_another_proposal(world: World) ->
     assert (await world.store.version(), await world.state(made)) == (1, "open")
 
 
+@pytest.mark.parametrize(("path", "value"), [("requests_per_minute", 10), ("controller_namespaces", ["kube-system", "lab"])])
+async def test_so_it_does_where_it_would_weaken_as_before(world: World, path: str, value: Any) -> None:
+    made = await world.approved(path, value)
+    other = {"requests_per_minute": 5, "controller_namespaces": []}[path]
+    await world.store.set(path, other, author=OLGA, reason="meanwhile")
+    with pytest.raises(Conflict, match="is not what was signed"):
+        await world.apply(made)
+
+
 async def test_a_file_that_changed_the_value_needs_another_proposal(world: World) -> None:
     made = await world.approved("tenants.acme.required_approvals", 2)
     world.file.write_text(FILE.replace("required_approvals: 3", "required_approvals: 5"))

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import config_overlay as overlay
@@ -33,10 +33,14 @@ BASE: dict[str, Any] = {
         {"rule": "admission/approved-model", "mode": "warn"},
         {"rule": "admission/approved-model", "mode": "enforce", "namespace": "prod"},
         {"rule": "admission/gpu-quota", "mode": "dryrun", "tenant": "acme", "team": "lab"},
+        {"rule": "gateway/model-access", "mode": "warn", "tenant": "acme", "team": "lab"},
+        {"rule": "gateway/mine", "mode": "enforce", "tenant": "acme"},
+        {"rule": "weights/key-release", "mode": "off", "tenant": "acme", "model": "m"},
+        {"rule": "weights/key-release", "mode": "warn", "model": "m@1"},
     ],
     "exemptions": [NARROW],
     "obligations": [{"tenant": "acme", "max_tokens": 100, "headers": {"x-ai": "yes"}}],
-    "accelerators": {"nvidia.com/gpu": "1", "example.com/npu": "1"},
+    "accelerators": {"nvidia.com/gpu": "1", "example.com/npu": "1", "imex.nvidia.com.deviceclass.resource.k8s.io/devices": "0"},
     "controller_namespaces": ["kube-system"],
 }
 
@@ -71,6 +75,11 @@ WEAKENS: dict[str, tuple[str, Any, str]] = {
     "a mode that weakens where a narrower one was strict": (
         "modes.admission/approved-model[model=llama-3]", {"mode": "warn"},
         "admission/approved-model: enforce becomes warn in namespace prod for model llama-3",
+    ),
+    "a weaker mode, told once where it is widest": (
+        "modes.gateway/mine[model=llama-3]",
+        {"mode": "off"},
+        "gateway/mine: enforce becomes off for model llama-3",
     ),
     "a namespace that goes to a team with a weaker mode": (
         "tenants.acme.teams",
@@ -120,7 +129,12 @@ WEAKENS: dict[str, tuple[str, Any, str]] = {
         "controller_namespaces", ["kube-system", "lab"], "controllers in namespace lab may create workloads for others",
     ),
     "an accelerator that counts no more": (
-        "accelerators.example.com/npu", None, "accelerator example.com/npu is no longer counted against quotas",
+        "accelerators.example.com/npu", None, "accelerator example.com/npu is not counted against quotas",
+    ),
+    "a device class that is no accelerator": (
+        "accelerators.gpu.nvidia.com.deviceclass.resource.k8s.io/devices",
+        "0",
+        "accelerator gpu.nvidia.com.deviceclass.resource.k8s.io/devices is not counted against quotas",
     ),
     "an obligation taken away": ("obligations.acme.max_tokens", None, "acme: the obligation max_tokens is taken away"),
     "a header taken away": ("obligations.acme.headers", {}, "acme: the obligation header x-ai is taken away"),
@@ -134,9 +148,19 @@ ORDINARY: dict[str, tuple[str, Any]] = {
     "a grant": ("grants.g", {"tenant": "acme", "domain": "gateway", "model": "llama-3", "roles": ["service"]}),
     "one more repository": ("tenants.acme.images", [{"registry": "r.example", "repository": "ml"}, {"registry": "r.example", "repository": "web"}]),
     "a share": ("accelerators.nvidia.com/gpu", "1/7"),
+    "a device class that is counted again": ("accelerators.imex.nvidia.com.deviceclass.resource.k8s.io/devices", "1"),
+    "a device class that is refused again": ("accelerators.imex.nvidia.com.deviceclass.resource.k8s.io/devices", None),
     "one more accelerator": ("accelerators.example.com/tpu", "1"),
     "a narrow exemption": ("exemptions.EX-2", NARROW | {"id": "EX-2", "expires": "2027-04-15T08:00:00Z"}),
     "an exemption for a version of its model": ("exemptions.EX-1.models", ["llama-3@7"]),
+    "an exemption of a team for its namespaces": (
+        "exemptions.EX-2",
+        NARROW | {"id": "EX-2", "namespaces": [], "teams": ["core"]},
+    ),
+    "an exemption at the gateway, which knows no namespaces": (
+        "exemptions.EX-2",
+        NARROW | {"id": "EX-2", "rule": "gateway/purpose", "namespaces": [], "subjects": ["llama-3@7"]},
+    ),
     "an exemption that ends earlier": ("exemptions.EX-1.expires", "2027-01-20T00:00:00Z"),
     "an exemption taken away": ("exemptions.EX-1", None),
     "a wide exemption that counts nowhere": ("exemptions.EX-2", NARROW | {"id": "EX-2", "subjects": ["*"], "owner": " "}),
@@ -168,11 +192,30 @@ def test_what_is_done_every_day_does_not_weaken(name: str) -> None:
     assert ways(*ORDINARY[name]) == []
 
 
+def test_a_mode_that_is_stricter_for_one_and_weaker_for_another() -> None:
+    """Beside acme's mode for the model the one for the version was the stricter, everywhere else the weaker."""
+    path = "modes.weights/key-release[model=m@1]"
+    assert ways(path) == ["weights/key-release: warn becomes off for acme for model m@1"]
+    back = weakenings(changed(path), changed("requests_per_minute", 60), now_unix=NOW)
+    assert back == ["weights/key-release: enforce becomes warn for model m@1"]
+
+
 def test_an_exemption_that_was_over_is_made_longer() -> None:
     over = changed("exemptions.EX-1.expires", "2027-01-01T00:00:00Z")
     assert weakenings(over, changed("requests_per_minute", 1), now_unix=NOW) == [
         "exemption EX-1 from admission/gpu-quota holds until 2027-02-01T00:00:00Z instead of 2027-01-01T00:00:00Z"
     ]
+
+
+def test_an_exemption_that_never_counted_is_new_when_it_does() -> None:
+    ownerless = changed("exemptions.EX-1", NARROW | {"owner": " ", "subjects": ["*"]})
+    owned = changed("exemptions.EX-1", NARROW | {"subjects": ["*"]})
+    assert weakenings(ownerless, owned, now_unix=NOW) == ["exemption EX-1 from admission/gpu-quota covers every subject"]
+
+
+def test_an_exemption_for_every_subject_made_narrower() -> None:
+    wide = changed("exemptions.EX-1", NARROW | {"subjects": ["*"], "namespaces": [], "models": []})
+    assert weakenings(wide, changed("exemptions.EX-1", NARROW), now_unix=NOW) == []
 
 
 def test_a_tenant_taken_away_lowers_what_it_asked_for() -> None:
@@ -217,6 +260,7 @@ PLACES = [
 ]
 
 
+@settings(max_examples=300)
 @given(some_modes, some_modes)
 def test_modes_weaken_exactly_where_some_decision_could_be_laxer(before: Document, after: Document) -> None:
     """The look-up that decisions are made with, asked at every kind of place."""
