@@ -33,8 +33,6 @@ from core.names import ModelRef
 CLAIM_GROUP = "resource.k8s.io"
 CONTROLLER_MANAGER = "system:kube-controller-manager"
 SERVICE_ACCOUNT = "system:serviceaccount:"
-NAMES_DEVICES = frozenset({("", "Node"), ("", "ResourceQuota"), ("", "LimitRange"), ("", "Event"), ("events.k8s.io", "Event")})
-"""Kinds of Kubernetes itself that name accelerators as a matter of course and from which nothing ever makes a pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def holds_accelerators(group: str, kind: str, found: Mapping[str, Any], table: M
     """Whether an object of a kind without known pods could bring accelerators to somebody. A claim always could (DRA)."""
     if group == CLAIM_GROUP and kind in ("ResourceClaim", "ResourceClaimTemplate"):
         return True
-    return (group, kind) not in NAMES_DEVICES and accelerators.mentioned(found, table)
+    return workloads.unknown_with_devices(group, kind, found, table)
 
 
 def _containers(template: Template) -> list[Container]:

@@ -12,14 +12,26 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from admission import claims as dra
 from admission import fields, rows
 from admission.accelerators import is_accelerator, mentioned
 from admission.charge import Charge, charge, of_claim
-from admission.kinds import WORKLOADS
+from admission.kinds import PASSIVE, WORKLOADS
 from admission.rows import UNBOUNDED, Pods, Spot, Template, Workload
 from core.errors import BadInput
 
-__all__ = ["WORKLOADS", "Template", "Tree", "Workload", "charge_object", "charge_tree", "find", "pods_of", "together"]
+__all__ = [
+    "WORKLOADS",
+    "Template",
+    "Tree",
+    "Workload",
+    "charge_object",
+    "charge_tree",
+    "find",
+    "pods_of",
+    "together",
+    "unknown_with_devices",
+]
 
 _PLACEMENT = frozenset(
     {"nodeSelector", "affinity", "tolerations", "labels", "annotations", "matchLabels", "labelSelector", "selector", "env"}
@@ -89,13 +101,35 @@ def charge_object(object: Any, table: Mapping[str, int], claims: Sequence[Any] =
     workload = find(found)
     if workload is not None:
         return charge_tree(found, workload, table, claims).total
-    if (group_of(found), found["kind"]) == ("resource.k8s.io", "ResourceClaim"):
-        return of_claim(found, table, [item for item in claims if isinstance(item, dict) and item.get("kind") == "DeviceClass"])
-    if mentioned(found, table):
-        raise BadInput(
-            "is not a kind whose pods can be counted, and it names an accelerator", where=f"kind {found['kind'][:80]}"
-        )
+    group, kind = group_of(found), found["kind"]
+    if group == dra.GROUP and kind in ("ResourceClaim", "ResourceClaimTemplate"):
+        classes = [item for item in claims if isinstance(item, dict) and item.get("kind") == "DeviceClass"]
+        if kind == "ResourceClaim":
+            return of_claim(found, table, classes)
+        dra.of_template(found, table, dra.read(classes))  # holds nothing itself; one that cannot be counted is refused here too
+        return Charge()
+    if unknown_with_devices(group, kind, found, table):
+        raise BadInput("is not a kind whose pods can be counted, and it names an accelerator", where=f"kind {kind[:80]}")
     return Charge()
+
+
+def unknown_with_devices(group: str, kind: str, found: Any, table: Mapping[str, int]) -> bool:
+    """Whether an object of a kind without a row could bring devices to somebody: it names an accelerator, or a claim."""
+    return (group, kind) not in PASSIVE and (mentioned(found, table) or _names_a_claim(found))
+
+
+def _names_a_claim(found: Any) -> bool:
+    """Whether a claim or a template for claims is named anywhere, as in a pod's `resourceClaims` (DRA)."""
+    stack = [found]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if item.get("resourceClaimName") or item.get("resourceClaimTemplateName"):
+                return True
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return False
 
 
 def _times(sort: Pods, each: Charge, kind: str) -> Charge:

@@ -7,6 +7,9 @@ row takes the larger reading and says so.
 from __future__ import annotations
 
 from admission.kinds import argo, builtin, ray, serving, training
+from admission.kinds.builtin import PASSIVE
 from admission.rows import Rows
+
+__all__ = ["PASSIVE", "WORKLOADS"]
 
 WORKLOADS: Rows = {**builtin.ROWS, **training.ROWS, **ray.ROWS, **serving.ROWS, **argo.ROWS}

@@ -27,6 +27,29 @@ def _replicated(plural: str) -> Workload:
     return Workload((part,), Scale(plural, "spec.replicas"), exact=True)
 
 
+PASSIVE = frozenset(
+    {
+        # Kubernetes' own records and limits. A ControllerRevision repeats the template of a DaemonSet or StatefulSet that was counted.
+        ("", "Node"),
+        ("", "ResourceQuota"),
+        ("", "LimitRange"),
+        ("", "Event"),
+        ("events.k8s.io", "Event"),
+        ("apps", "ControllerRevision"),
+        # Queues' quotas, and the records by which a queue lets a counted workload start (kueue.x-k8s.io, scheduling.volcano.sh).
+        ("kueue.x-k8s.io", "ClusterQueue"),
+        ("kueue.x-k8s.io", "Cohort"),
+        ("kueue.x-k8s.io", "ResourceFlavor"),
+        ("kueue.x-k8s.io", "Workload"),
+        ("kueue.x-k8s.io", "ProvisioningRequestConfig"),
+        ("scheduling.volcano.sh", "Queue"),
+        ("scheduling.volcano.sh", "PodGroup"),
+        # Downloads a model by a Job with cpu and memory only, perhaps on a node with GPUs (k8s-nim-operator, NIMCacheSpec.Resources).
+        ("apps.nvidia.com", "NIMCache"),
+    }
+)
+"""Kinds that name accelerators as a matter of course and from which nothing ever makes a pod that holds one."""
+
 ROWS: Rows = {
     ("", "Pod"): Workload((in_template("", one, optional=False),), exact=True),
     ("", "ReplicationController"): _replicated("replicationcontrollers"),

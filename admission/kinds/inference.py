@@ -157,11 +157,10 @@ def _nim_template(name: str, creation: dict[str, Any], where: str) -> dict[str, 
 
 
 def _image(value: Any, where: str) -> str | None:
-    """`{repository, tag}` (NIM) as one reference."""
+    """`{repository, tag}` (NIM) as one reference; None where it is not text, which no API server takes."""
     image = fields.mapping(value, where)
-    repository = fields.text(image.get("repository"), f"{where}.repository")
-    tag = fields.text(image.get("tag"), f"{where}.tag")
-    return f"{repository}:{tag}" if repository and tag else repository
+    repository, tag = image.get("repository"), image.get("tag")
+    return f"{repository}:{tag}" if isinstance(repository, str) and isinstance(tag, str) and repository and tag else None
 
 
 def _vllm(path: str, count: Count) -> Part:

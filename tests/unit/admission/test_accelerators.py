@@ -225,6 +225,20 @@ def test_kubernetes_own_objects_may_name_devices() -> None:
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"capacity": {"nvidia.com/gpu": "8"}}}
     assert not asked(node).accelerators_found
     assert asked({**node, "apiVersion": "evil.example/v1"}).accelerators_found
+    queue = {
+        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "kind": "ClusterQueue",
+        "metadata": {"name": "q"},
+        "spec": {"r": ["nvidia.com/gpu"]},
+    }
+    assert not asked(queue).accelerators_found
+
+
+def test_a_claim_named_in_an_unknown_kind_brings_devices() -> None:
+    group = {"apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup", "metadata": {"name": "g"}}
+    assert not asked({**group, "spec": {"minCount": 2}}).accelerators_found
+    claims = [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]
+    assert asked({**group, "spec": {"deep": [{"resourceClaims": claims}]}}).accelerators_found
 
 
 def test_a_claim_is_an_accelerator_that_cannot_be_counted() -> None:
