@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from cli.main import hoisted, run
 from policies.config import show_time
@@ -396,6 +398,12 @@ def test_a_bundle_is_built_only_when_every_input_gets_its_decision(portcullis: A
     assert portcullis("policy", "bundle", "sign", "two.tar.gz", "--key", "key.pem")[0] == 0
     status, out, _ = portcullis("policy", "bundle", "verify", "two.tar.gz")
     assert "corpus     2 inputs, sha256:" in out, "what it was tried with is kept when it is signed"
+    p256 = generate_private_key(SECP256R1())
+    Path("p256.pem").write_bytes(p256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    Path("p256.pub").write_bytes(p256.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert portcullis("policy", "bundle", "verify", "two.tar.gz", "--key", "p256.pub")[0] == 1
+    assert portcullis("policy", "bundle", "sign", "two.tar.gz", "--key", "p256.pem")[0] == 0
+    assert portcullis("policy", "bundle", "verify", "two.tar.gz", "--key", "p256.pub")[0] == 0
     Path("inputs/b.jsonl").write_text(
         "\n".join([*texts, json.dumps({"domain": "gateway", "input": bad.input, "expect": {"allow": True}})])
     )
