@@ -2,7 +2,9 @@
 
 1,000, 10,000 and 100,000 namespaces in a file, each with 5,000 models (a grant each), 1,000 modes and 1,000 exemptions; the file is
 generated. A look-up is one answer of `ConfigStore` with nothing remembered; `again` is the same answer while it is remembered. A
-build is what follows a change: of the file, and of one mode in the database while the file stays. Ratios are what to compare.
+build is what follows a change: of the file, and of one mode in the database while the file stays. A decision is an admission from end to
+end, with nothing remembered: look-up, typed input, evaluation (Wasm where an `opa` program is there, else the interpreter). Ratios are
+what to compare.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -20,10 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from core.clock import SystemClock
+from core.inputs import AdmissionInput, as_json, mandatory
 from core.names import ModelRef
 from core.principal import Principal
 from core.record import Entry
+from policies.check import load_tree
+from policies.distribution import compile_wasm, find_opa
+from policies.embedded import Embedded
+from policies.engine import Engine
+from policies.memory import Memory
 from policies.store import ConfigStore
+from policies.wasm import Wasm
 from storage.database import open_database
 from storage.migrate import migrate
 
@@ -75,7 +85,7 @@ def generated(namespaces: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def measured(namespaces: int, folder: Path) -> dict[str, float]:
+async def measured(namespaces: int, folder: Path, engine: Engine) -> dict[str, float]:
     """The figures of one size: look-ups in microseconds, builds in seconds, memory in MB."""
     place = folder / "config.yaml"
     # JSON is YAML, and quicker to write.
@@ -88,6 +98,7 @@ async def measured(namespaces: int, folder: Path) -> dict[str, float]:
         )
         figures = {"build from the file, s": await _timed(store.refresh)}
         figures |= await _lookups(store, namespaces)
+        figures |= await _decisions(store, engine, namespaces)
         watching = ConfigStore(
             database, commitments=_References(), recorder=_Nowhere(), files=[place], clock=SystemClock(), max_age_seconds=0
         )
@@ -137,6 +148,36 @@ async def _lookups(store: ConfigStore, namespaces: int) -> dict[str, float]:
     return found
 
 
+def unremembering() -> Engine:
+    """The shipped rules in the engine of production, or the one of laptops where no module can be compiled."""
+    loaded, opa = load_tree(), find_opa()
+    evaluator = Embedded(loaded.bundle.modules) if opa is None else Wasm(compile_wasm(loaded.bundle, opa))
+    return Engine(loaded, evaluator, memory=Memory(0))
+
+
+async def _decisions(store: ConfigStore, engine: Engine, namespaces: int) -> dict[str, float]:
+    """An admission to one namespace after another, each in a fixed random order and seen for the first time."""
+    order = random.Random(11)
+    base = AdmissionInput.model_validate_json((Path(__file__).parent / "inputs" / "admission.json").read_bytes())
+    models = (ModelRef("model-1", "1"),)
+    times, cpu = [], time.process_time()
+    for _ in range(LOOKUPS):
+        name = f"ns-{order.randrange(namespaces)}"
+        started = time.perf_counter_ns()
+        config = await store.admission(name, subject="Deployment/chat", caller="jane", models=models)
+        request = base.request.model_copy(update={"namespace": name})
+        asked = AdmissionInput(
+            now_unix=base.now_unix, mandatory=mandatory("admission"), request=request, facts=base.facts, config=config
+        )
+        decision = engine.decide("admission", as_json(asked))
+        times.append((time.perf_counter_ns() - started) / 1000)
+        if not decision.allow:
+            raise RuntimeError(f"the benchmark's workload is denied: {decision.reason}")
+    used = (time.process_time() - cpu) / LOOKUPS * 1e6
+    found = {"p50": statistics.median(times), "p99": statistics.quantiles(times, n=100)[98], "cpu": used}
+    return {f"admission from end to end ({engine.name}), {name}, us": value for name, value in found.items()}
+
+
 async def _timed(work: Callable[[], Awaitable[Any]]) -> float:
     started = time.perf_counter()
     await work()
@@ -166,9 +207,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     found: dict[str, dict[str, float]] = {}
+    engine = unremembering()
     with tempfile.TemporaryDirectory(prefix="portcullis-bench-") as folder:
         for size in SIZES:
-            found[f"{size}"] = asyncio.run(measured(size, Path(folder)))
+            found[f"{size}"] = asyncio.run(measured(size, Path(folder), engine))
     width = max(map(len, found[f"{SIZES[0]}"]))
     sys.stdout.write(f"{'namespaces':<{width}}" + "".join(f"{size:>12,}" for size in SIZES) + "\n")
     for name in found[f"{SIZES[0]}"]:

@@ -12,12 +12,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from bench.decisions import generated
 from core.canonical import canonical
 from core.errors import ConfigError
 from core.settings import Policy, Settings
 from policies import corpus, distribution
 from policies.check import Loaded, load_tree
 from policies.distribution import MANIFEST, build, compile_wasm
+from policies.embedded import Embedded
 from policies.engine import Engine, load, load_embedded
 from policies.evaluate import EngineFailure
 from policies.memory import Memory
@@ -25,6 +27,7 @@ from policies.wasm import Wasm
 from tests.corpus import cases, differences
 from tests.e2e.test_opa import Server, opa
 from tests.unit.policies import trees
+from tests.unit.policies.test_aggregator import ASKED, without_checked
 
 __all__ = ["opa"]
 pytestmark = pytest.mark.e2e
@@ -64,6 +67,16 @@ def test_a_builder_is_told_where_the_two_engines_differ(opa: str, loaded: Loaded
     other = compile_wasm(distribution.Bundle(modules), opa)
     ((_, problems),) = corpus.failures(loaded, other, inputs)
     assert problems == ["the engines' documents differ: embedded and wasm"]
+
+
+def test_a_rule_that_is_undefined_takes_no_other_with_it(opa: str, tmp_path: Path) -> None:
+    """Wasm drops a whole literal with something undefined in it; the list of evaluated rules must not be one."""
+    other, rule = without_checked(generated(tmp_path / "own", 8, 12).bundle)
+    wasm, embedded = Wasm(compile_wasm(other, opa)), Embedded(other.modules)
+    found = wasm.evaluate("admission", ASKED)
+    assert found == embedded.evaluate("admission", ASKED)
+    assert len(found["evaluated"]) == 11
+    assert rule not in found["evaluated"]
 
 
 def test_the_module_is_the_same_bytes_each_time(opa: str, loaded: Loaded, module: bytes) -> None:
