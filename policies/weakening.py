@@ -72,15 +72,17 @@ def _moved(before: Document, after: Document) -> Iterator[str]:
     if before.tenants is after.tenants:
         return
     old, new = modes_by_scope(before), modes_by_scope(after)
-    rules = {mode.rule for mode in (*before.modes, *after.modes) if mode.rule.startswith("admission/")}
+    models: dict[str, set[str | None]] = {}
+    for mode in (*before.modes, *after.modes):
+        if mode.rule.startswith("admission/"):
+            models.setdefault(mode.rule, {None}).add(mode.model)
     owners = namespaces_of(after)
     for namespace, owner in sorted(namespaces_of(before).items()):
         then = owners.get(namespace)
         if then == owner:
             continue
-        for rule in sorted(rules):
-            models = {mode.model for mode in (*before.modes, *after.modes) if mode.rule == rule}
-            for model in sorted({None, *models}, key=lambda name: name or ""):
+        for rule in sorted(models):
+            for model in sorted(models[rule], key=lambda name: name or ""):
                 one = _mode(old, rule, (*owner, namespace, model))
                 other = _mode(new, rule, (*(then or (None, None)), namespace, model))
                 if _weaker(other, one):
