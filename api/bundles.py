@@ -11,7 +11,7 @@ from api.compose import Served
 from api.longpoll import names, wait_asked
 from api.routing import Routes
 from core.errors import Unavailable
-from policies.live import Published
+from policies.running import Published
 
 routes = Routes("/bundles", "bundles")
 READERS = ("service", "admin", "operator", "auditor")

@@ -27,10 +27,11 @@ from lineage.ledger import Ledger
 from lineage.models import Models
 from lineage.registry import Registry
 from policies.freezes import Freezes
-from policies.live import LiveEngine, RunningRules, running_rules
+from policies.live import LiveEngine
 from policies.proposals import Proposals
 from policies.reviewed import ReviewedChanges
 from policies.rollout import Director, Rollouts
+from policies.running import RunningRules, running_rules
 from policies.store import ConfigStore
 from storage.database import Database, open_database
 from storage.migrate import migrate
@@ -63,8 +64,11 @@ class Management:
     weight_keys: InsecureLocalKeys
 
     @asynccontextmanager
-    async def engine(self) -> AsyncIterator[LiveEngine]:
-        """The policy engine over what runs now; its bundle is kept with the evidence, so that its decisions can be recomputed."""
+    async def engine(self, *, repair: bool = True) -> AsyncIterator[LiveEngine]:
+        """The policy engine over what runs now; its bundle is kept with the evidence, so that its decisions can be recomputed.
+
+        `repair`: over what decided before, where that cannot be loaded, so that commands can put something else into effect.
+        """
         engine = LiveEngine(
             self.settings.policy,
             self.database,
@@ -74,7 +78,7 @@ class Management:
             rules=self.rules,
         )
         try:
-            yield await engine.open()
+            yield await engine.open(repair=repair)
         finally:
             await engine.close()
 
@@ -98,7 +102,9 @@ class Management:
 
     def operator(self, name: str) -> Principal:
         """Who acts on this machine with the state folder in hand: its owner can read every key anyway."""
-        return Principal(f"local:{name}", "operator", self.settings.tenant, roles=frozenset({"admin", "operator"}))
+        person = self.settings.operators.get(name)
+        id = f"local:{name}" if person is None else f"person:{person}"  # noqa: A001  (a principal's)
+        return Principal(id, "operator", self.settings.tenant, roles=frozenset({"admin", "operator"}))
 
     async def close(self) -> None:
         self.recorder.close()
@@ -129,7 +135,7 @@ async def build_served(
     async with AsyncExitStack() as opened:
         management = await build(settings, environ)
         opened.push_async_callback(management.close)
-        engine = await opened.enter_async_context(management.engine())
+        engine = await opened.enter_async_context(management.engine(repair=False))
         await management.config.refresh()
         refusals = Refusals(management.recorder, settings.tenant)
         opened.push_async_callback(refusals.flush)

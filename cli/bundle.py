@@ -46,7 +46,10 @@ def build(
     extra: Annotated[list[Path] | None, typer.Option(help="A folder with rules of your own, beside policy.extra")] = None,
     key: Annotated[Path | None, typer.Option(help="Sign it with this private key, Ed25519 or P-256")] = None,
     serial: Annotated[
-        int, typer.Option(min=0, help="Which of two bundles is newer: doors with policy.verify_key go back to no smaller one")
+        int,
+        typer.Option(
+            min=0, max=2**53 - 1, help="Which of two bundles is newer: doors with policy.verify_key go back to no smaller one"
+        ),
     ] = 0,
     wasm: Annotated[bool, typer.Option("--wasm/--no-wasm", help="Compile a Wasm module too; needs an opa program")] = True,
     inputs: Inputs = None,

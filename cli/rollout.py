@@ -26,14 +26,17 @@ def start(
     reason: Reason,
     stage: Annotated[
         Literal["shadow", "percentage", "full"],
-        typer.Option(help="shadow: only compared; percentage: decides for that share of tenants; full: decides"),
+        typer.Option(
+            help="shadow: only compared; percentage: decides for that share of tenants (of one tenant: all or nothing); full: decides, "
+            "and the only stage of a rollback"
+        ),
     ] = "shadow",
     percent: Annotated[int, typer.Option(min=0, max=99, help="For --stage percentage")] = 0,
     max_denials: Annotated[
         float, typer.Option(min=0, max=100, help="Percent of decisions that it may newly deny before the trial ends by itself")
     ] = 5.0,
     max_failures: Annotated[float, typer.Option(min=0, max=100, help="Percent in which it may fail before that")] = 1.0,
-    after: Annotated[int, typer.Option(min=1, help="Compared decisions before either counts")] = 50,
+    after: Annotated[int, typer.Option(min=1, max=1_000_000, help="Compared decisions before either counts")] = 50,
 ) -> None:
     """Brings an approved bundle to a stage. Doors follow within a second; no call is lost.
 

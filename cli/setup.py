@@ -14,6 +14,7 @@ SETTINGS = """\
 # Portcullis: what this installation is made of. Every value can be overridden by PORTCULLIS_SECTION__KEY.
 profile: development            # production refuses insecure stand-ins
 tenant: acme                    # the organisation that commands and the admin key act in
+# operators: {root: ann}        # the registered person behind a login of this machine: what they propose, they cannot approve
 config: [config/]               # the operator's configuration, below
 # storage: {url: "postgresql+asyncpg://portcullis@localhost/portcullis"}   # SQLite in the state folder by default
 # evidence: {origin: acme.example/log, durability: batched}                # or strict: fsync before every answer

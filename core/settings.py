@@ -143,6 +143,8 @@ class Settings(_Section):
     profile: Literal["development", "production"] = "development"
     tenant: str = "default"
     """The organisation that commands and the admin token of this installation act in."""
+    operators: dict[str, str] = {}
+    """Logins of this machine to the registered people behind them (`root: ann`): what they propose or register, they cannot approve."""
     storage: Storage = Storage()
     counters: Counters = Counters()
     policy: Policy = Policy()

@@ -49,6 +49,7 @@ STRUCTURED = frozenset({MANIFEST, "data.json", SIGNATURES})
 """Files that OPA hashes by their content and not by their bytes."""
 MAX_BYTES = 64 * 1024 * 1024
 MAX_FILES = 5_000
+MAX_COUNT = 2**53 - 1
 COMPILE_SECONDS = 300
 _BUILD_AGAIN = "build it again with portcullis policy bundle build"
 
@@ -167,7 +168,7 @@ def _check_about(about: Mapping[str, Any], bundle: Bundle, where: str) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
 def read_file(path: Path, *, key: VerifyKey | None = None) -> Distribution:
@@ -193,6 +194,27 @@ def compile_wasm(bundle: Bundle, opa: str) -> bytes:
         if done.returncode != 0:
             raise Broken(f"opa build: {done.stderr.strip()[:500]}", where=opa)
         return _unpacked((Path(folder) / "out.tar.gz").read_bytes(), "out.tar.gz")[WASM]
+
+
+def check_module(found: Distribution, opa: str | None) -> None:
+    """Raises unless the bundle's Wasm module is what its Rego compiles to: people read the Rego, and the module would decide.
+
+    Unavailable without an `opa` program; Broken when the module is another one, or another version of OPA made it.
+    """
+    if found.wasm is None:
+        return
+    if opa is None:
+        raise Unavailable(
+            "nobody can see from here what the Wasm module does: it takes an opa program (PATH or PORTCULLIS_OPA) to compile the "
+            "rules again and compare; propose a bundle built with --no-wasm otherwise",
+            where="policy.wasm",
+        )
+    if compile_wasm(found.loaded.bundle, opa) != found.wasm:
+        raise Broken(
+            "policy.wasm is not what these rules compile to here: it was changed, or made by another version of OPA; build the "
+            "bundle again with this one",
+            where="policy.wasm",
+        )
 
 
 def find_opa() -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,8 +38,8 @@ from core.principal import Principal
 from core.record import Entry
 from policies.catalogue import Catalogue
 from policies.check import Loaded
-from policies.distribution import Distribution
-from policies.tables import ProposalRow, SignatureRow
+from policies.distribution import Distribution, check_module, find_opa
+from policies.tables import ProposalRow, RolloutRow, SignatureRow
 from storage.database import Database
 
 Change = Literal["bundle", "rollback", "configuration"]
@@ -54,6 +54,7 @@ UNKNOWN = "unknown-signer"
 class Signed:
     """One counted signature."""
 
+    id: str
     person: str
     key_id: str
     created_unix: int
@@ -134,15 +135,46 @@ class Proposals:
         """The exact content of a proposal. NotFound."""
         return await content_of(self._database, id)
 
+    async def verified(self, id: str) -> tuple[Proposal, bytes]:
+        """A proposal with its content, and of its signatures those that hold now. NotFound; Broken when the content was changed.
+
+        Nothing that the database says of a signature is believed: each envelope is checked again, over the digest of the content as
+        it lies there, with the key as it is registered now.
+        """
+        found, content = await self.get(id), await self.content(id)
+        query = select(SignatureRow).where(SignatureRow.proposal_id == id).order_by(SignatureRow.id)
+        async with self._database.session(reading=True) as session:
+            rows = {row.id: row for row in (await session.scalars(query)).all()}
+        held = [one for one in found.signatures if await self._holds(found, one, rows[one.id].envelope)]
+        return replace(found, signatures=tuple(held)), content
+
+    async def _holds(self, proposal: Proposal, signed: Signed, envelope: str) -> bool:
+        try:
+            statement = read_approval(envelope.encode(), tenant=self._tenant)
+        except BadInput:
+            return False
+        person = await self._directory.approver(self._tenant, statement.key_id)
+        if person is None or person[2] or "approver" not in person[0].roles:
+            return False
+        return (
+            statement.subject == proposal.id
+            and statement.digest == proposal.digest
+            and statement.predicate["change"] == proposal.change
+            and await self._commitments.ref(person[0].tenant, person[0].id) == signed.person
+            and statement.signed_by(person[1])
+        )
+
     # --- proposing ---------------------------------------------------------------------------------------------------
 
     async def propose_bundle(
         self, data: bytes, found: Distribution, *, running: Loaded, by: Principal, reason: str
     ) -> Proposal:
-        """Proposes that the bundle in `data` (`found`, read and checked) shall decide. BadInput when it changes nothing."""
+        """Proposes that the bundle in `data` (`found`, read and checked) shall decide. BadInput when it changes nothing; what
+        `distribution.check_module` raises for a Wasm module that is not the Rego's."""
         if found.revision == running.bundle.revision:
             raise BadInput("these rules run already: the bundle has the revision that decides now", where=found.revision)
-        summary = {**difference(running, found.loaded), "wasm": found.wasm is not None, "serial": found.serial}
+        await asyncio.to_thread(check_module, found, find_opa())
+        summary = {**difference(running, found.loaded), "wasm": found.about["wasm"], "serial": found.serial}
         return await self.propose("bundle", data, revision=found.revision, summary=summary, by=by, reason=reason)
 
     async def propose(
@@ -154,7 +186,8 @@ class Proposals:
         if len(content) > MAX_CONTENT:
             raise BadInput(f"{len(content)} bytes; a proposal holds at most {MAX_CONTENT}")
         new, digest = uuid7(), await asyncio.to_thread(sha256, content)
-        author = await self.record(by, "propose", new, {"content": digest}, {"change": change, "revision": revision})
+        digests = {"content": digest, "reason": sha256(reason.encode())}
+        author = await self.record(by, "propose", new, digests, {"change": change, "revision": revision})
         row = ProposalRow(
             id=new,
             change=change,
@@ -172,19 +205,24 @@ class Proposals:
         return await self.get(new)
 
     async def withdraw(self, id: str, *, by: Principal, reason: str) -> None:
-        """Ends an open proposal: it can take effect no more. Conflict when it is not open."""
+        """Ends an open proposal: it can take effect no more. Conflict when it is not open, or is being tried."""
         check_editor(by, self._tenant)
         check_reason(reason)
         found = await self.get(id)
         if found.state != "open":
             raise Conflict(f"the proposal is {found.state}", where=id)
-        await self.record(by, "withdraw", id, {"content": found.digest}, {"change": found.change})
-        await self.close(id, "withdrawn")
+        query = select(RolloutRow.candidate).order_by(RolloutRow.version.desc()).limit(1)
+        async with self._database.session(reading=True) as session:
+            if await session.scalar(query) == id:
+                raise Conflict("it is being tried; end that first (portcullis policy rollout stop)", where=id)
+        digests = {"content": found.digest, "reason": sha256(reason.encode())}
+        await self.record(by, "withdraw", id, digests, {"change": found.change})
+        await self.close(id, "withdrawn", {**found.summary, "withdrawn": reason})
 
-    async def close(self, id: str, state: Literal["withdrawn", "done"]) -> None:
+    async def close(self, id: str, state: Literal["withdrawn", "done"], summary: Mapping[str, Any] | None = None) -> None:
         """Marks an open proposal as ended. Conflict when somebody else was quicker."""
         async with self._database.session() as session:
-            await close_in(session, id, state)
+            await close_in(session, id, state, summary)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
@@ -196,6 +234,7 @@ class Proposals:
         statement = read_approval(envelope, tenant=self._tenant)
         if about not in (None, statement.subject):
             raise BadInput("the statement is about another proposal than the path", where="subject")
+        await self._same_change(statement)
         found = await self._directory.approver(self._tenant, statement.key_id)
         principal = found[0] if found else Principal(UNKNOWN, "user", self._tenant)
         reference = await self._commitments.ref(principal.tenant, principal.id)
@@ -215,6 +254,17 @@ class Proposals:
             raise Refused(decision.reason, decision)
         await self._keep(statement, envelope, person=reference, decision=decision, record=record)
         return decision
+
+    async def _same_change(self, statement: dsse.Statement) -> None:
+        """BadInput when somebody signed another kind of change than what is proposed under this id."""
+        try:
+            change = (await self.get(statement.subject)).change
+        except NotFound:
+            return  # the rules deny it, and that is recorded
+        if statement.predicate["change"] != change:
+            raise BadInput(
+                f"the statement approves a {statement.predicate['change']}, the proposal is a {change}", where="change"
+            )
 
     async def activate(self, id: str, digest: str, *, by: Principal, engine: Engine) -> Decision:
         """Whether the content with `digest` may take effect for the proposal `id`: recorded, and Refused when it may not."""
@@ -237,7 +287,7 @@ class Proposals:
     ) -> tuple[Decision, str]:
         reference = await self._commitments.ref(principal.tenant, principal.id)
         try:
-            proposal = (await self.get(id)).fact
+            proposal = (await self.verified(id))[0].fact
         except NotFound:
             proposal = None
         document = as_json(
@@ -297,9 +347,12 @@ class Proposals:
         return actor
 
 
-async def close_in(session: AsyncSession, id: str, state: Literal["withdrawn", "done"]) -> None:
+async def close_in(
+    session: AsyncSession, id: str, state: Literal["withdrawn", "done"], summary: Mapping[str, Any] | None = None
+) -> None:
     """Marks an open proposal as ended, within a transaction. Conflict when somebody else was quicker."""
-    statement = update(ProposalRow).where(ProposalRow.id == id, ProposalRow.state == "open").values(state=state)
+    values: dict[str, Any] = {"state": state} if summary is None else {"state": state, "summary": dict(summary)}
+    statement = update(ProposalRow).where(ProposalRow.id == id, ProposalRow.state == "open").values(**values)
     done = await session.execute(statement.returning(ProposalRow.id))
     if done.scalar_one_or_none() is None:
         raise Conflict("the proposal changed meanwhile; look at it again", where=id)
@@ -397,5 +450,5 @@ def _proposal(row: ProposalRow, signed: Sequence[SignatureRow]) -> Proposal:
         reason=row.reason,
         state=row.state,
         created_unix=row.created_unix,
-        signatures=tuple(Signed(one.person, one.key_id, one.created_unix, one.decision_id) for one in signed),
+        signatures=tuple(Signed(one.id, one.person, one.key_id, one.created_unix, one.decision_id) for one in signed),
     )

@@ -14,18 +14,20 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from core.canonical import sha256
 from core.decision import Decision, Domain
-from core.errors import BadInput, Conflict, NotFound
+from core.errors import BadInput, Conflict, NotFound, Unavailable
+from core.jsonread import loads_object
 from core.ports import Clock, Engine
 from core.principal import Principal
 from policies import distribution
 from policies.check import Loaded
-from policies.proposals import Proposal, Proposals, as_content, check_editor, check_reason, difference
+from policies.proposals import Proposal, Proposals, as_content, check_editor, check_reason, close_in, difference
 from policies.tables import FloorRow, ProposalRow, RolloutRow, TallyRow
 from storage.database import Database
 
@@ -51,9 +53,9 @@ class Bounds:
         if tally.compared < self.compared:
             return ""
         if tally.failed > self.failures * tally.compared:
-            return f"it failed in {tally.failed} of {tally.compared} decisions; {self.failures:.1%} are allowed"
+            return f"it failed in {tally.failed} of {tally.compared} compared decisions; the bound is {self.failures:.1%}"
         if tally.denied > self.denials * tally.compared:
-            return f"it denied {tally.denied} of {tally.compared} that were allowed; {self.denials:.1%} are allowed"
+            return f"it newly denied {tally.denied} of {tally.compared} compared decisions; the bound is {self.denials:.1%}"
         return ""
 
 
@@ -160,13 +162,15 @@ class Rollouts:
         async with self._database.session() as session:
             await session.merge(TallyRow(version=version, worker=worker, **asdict(tally)))
 
-    async def advance(self, before: State, **changes: Any) -> State:
-        """The state after `before`. Conflict when another one followed it meanwhile."""
+    async def advance(self, before: State, *, closes: str = "", **changes: Any) -> State:
+        """The state after `before`; with it the proposal `closes` is done. Conflict when something else happened meanwhile."""
         after = replace(before, version=before.version + 1, created_unix=self._clock.now_unix(), **changes)
         row = RolloutRow(**{**asdict(after), "bounds": asdict(after.bounds)})
         try:
             async with self._database.session() as session:
                 session.add(row)
+                if closes:
+                    await close_in(session, closes, "done")
         except IntegrityError as error:
             raise Conflict("what runs was changed meanwhile; look again (portcullis policy rollout status)") from error
         return after
@@ -194,8 +198,24 @@ class Rollouts:
         return None if row is None else (row.serial, row.revision)
 
     async def raise_floor(self, key_id: str, serial: int, revision: str) -> None:
-        async with self._database.session() as session:
-            await session.merge(FloorRow(key_id=key_id, serial=serial, revision=revision))
+        """Keeps the larger serial, whoever comes first."""
+        raised = update(FloorRow).where(FloorRow.key_id == key_id, FloorRow.serial < serial)
+        try:
+            async with self._database.session() as session:
+                await session.execute(raised.values(serial=serial, revision=revision))
+                if await session.get(FloorRow, key_id) is None:
+                    session.add(FloorRow(key_id=key_id, serial=serial, revision=revision))
+        except IntegrityError as error:
+            raise Unavailable("another process has just kept the first serial of this key") from error
+
+
+class Running(Engine, Protocol):
+    """The engine that runs, and what Director asks of it."""
+
+    async def probe(self, proposal: str) -> str:
+        """Loads a proposal's bundle (empty: what the settings name) as a door would; its revision. Raises what would keep it from
+        deciding."""
+        ...
 
 
 class Director:
@@ -211,25 +231,56 @@ class Director:
         self._tenant = tenant
 
     async def start(
-        self, id: str, *, stage: Stage, percent: int, bounds: Bounds, by: Principal, reason: str, engine: Engine
+        self, id: str, *, stage: Stage, percent: int, bounds: Bounds, by: Principal, reason: str, engine: Running
     ) -> State:
-        """Brings an approved bundle to a stage. Refused when the rules say no, and Conflict while another one is being tried.
+        """Brings an approved bundle to a stage. Refused when the rules say no.
 
-        A revision that ran before and was replaced is older than what runs: it needs a proposal to roll back.
+        Conflict while another one is being tried, and when something else decides than what the proposal was compared with;
+        BadInput for a revision that ran before and was replaced (going back needs a proposal to roll back), for rules that the
+        configuration names and the bundle has not; what `Running.probe` raises for a bundle that could not decide here.
         """
         check_reason(reason)
         if (stage == "percentage") != (0 < percent < 100):
             raise BadInput("--percent from 1 to 99 goes with --stage percentage")
-        found = await self._proposals.get(id)
-        before = await self._rollouts.state()
+        found, content = await self._proposals.verified(id)
         if found.change == "configuration":
             raise BadInput("this proposal changes the configuration; portcullis config apply puts it into effect", where=id)
-        if before.candidate not in ("", id):
+        before = await self._rollouts.state()
+        await self._fits(found, before, stage, engine)
+        target = _target(found, content)
+        if (revision := await engine.probe(target)) != found.revision:
+            raise Conflict(f"it was proposed as {found.revision} and is {revision} now; propose it again", where=id)
+        await self._proposals.activate(id, found.digest, by=by, engine=engine)
+        more = {"stage": stage, "percent": percent, "bounds": asdict(bounds)}
+        author = await self._recorded(by, stage, before, found.id, reason, **more)
+        full = stage == "full"
+        return await self._rollouts.advance(
+            before,
+            closes=id if full else "",
+            action=stage,
+            stage=stage,
+            percent=percent,
+            bounds=bounds,
+            author=author,
+            reason=reason,
+            base=target if full else before.base,
+            candidate="" if full else target,
+        )
+
+    async def _fits(self, found: Proposal, before: State, stage: Stage, engine: Running) -> None:
+        """Raises what stands between this proposal and what runs."""
+        if before.candidate not in ("", found.id):
             raise Conflict(
                 "another bundle is being tried; end that first (portcullis policy rollout stop)", where=before.candidate
             )
         if found.change == "rollback" and stage != "full":
             raise BadInput("what ran before needs no trial; --stage full goes back to it at once", where="stage")
+        if found.summary["from"] != engine.revision and found.change != "rollback":
+            raise Conflict(
+                f"it was compared with {found.summary['from']}, and {engine.revision} decides now: another change came between. "
+                "Build it on what decides now and propose it again",
+                where=found.id,
+            )
         lost = sorted(set(await self._named()) - set(found.summary["rules"]))
         if lost:
             raise BadInput(
@@ -240,17 +291,6 @@ class Director:
                 "these rules ran before and were replaced; going back to them needs portcullis policy bundle rollback",
                 where=found.revision,
             )
-        await self._proposals.activate(id, found.digest, by=by, engine=engine)
-        author = await self._recorded(by, stage, before, found.id)
-        full = stage == "full"
-        target = str(found.summary["to"]) if found.change == "rollback" else id
-        changes = {"base": target if full else before.base, "candidate": "" if full else target}
-        after = await self._rollouts.advance(
-            before, action=stage, stage=stage, percent=percent, bounds=bounds, author=author, reason=reason, **changes
-        )
-        if full:
-            await self._proposals.close(id, "done")
-        return after
 
     async def propose_rollback(
         self, to: str, *, running: Loaded, configured: Callable[[], Awaitable[Loaded]], by: Principal, reason: str
@@ -282,14 +322,23 @@ class Director:
         before = await self._rollouts.state()
         if not before.candidate:
             raise NotFound("no bundle is being tried; going back to an older one is portcullis policy bundle rollback")
-        author = await self._recorded(by, "stop", before, before.candidate)
+        author = await self._recorded(by, "stop", before, before.candidate, reason)
         return await self._rollouts.advance(
             before, action="stop", stage="full", percent=0, candidate="", author=author, reason=reason
         )
 
-    async def _recorded(self, by: Principal, action: str, before: State, id: str) -> str:
-        details = {"version": before.version + 1, "base": before.base, "candidate": before.candidate}
-        return await self._proposals.record(by, action, id, {}, details)
+    async def _recorded(self, by: Principal, action: str, before: State, id: str, reason: str, **more: Any) -> str:
+        """The record says why by the reason's digest: the text stands with the state, and may name people."""
+        details = {"version": before.version + 1, "base": before.base, "candidate": before.candidate, **more}
+        return await self._proposals.record(by, action, id, {"reason": sha256(reason.encode())}, details)
+
+
+def _target(found: Proposal, content: bytes) -> str:
+    """Which proposal's bundle decides once this one has taken effect; empty for what the settings name."""
+    if found.change != "rollback":
+        return found.id
+    to = str(loads_object(content)["to"])
+    return "" if to == "settings" else to
 
 
 def _state(row: RolloutRow) -> State:
