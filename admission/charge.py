@@ -66,7 +66,11 @@ def of_resources(resources: Mapping[str, int], table: Mapping[str, int]) -> Char
 
 def of_claim(claim: Any, table: Mapping[str, int], classes: Sequence[Any] = ()) -> Charge:
     """What a ResourceClaim holds by itself. `classes`: the DeviceClass objects. BadInput where that cannot be told."""
-    held = dra.of_claim(fields.mapping(claim, "object"), table, dra.read(classes))
+    return of_devices(dra.of_claim(fields.mapping(claim, "object"), table, dra.read(classes)))
+
+
+def of_devices(held: dra.Devices) -> Charge:
+    """The charge of what a claim holds."""
     return _total(held.amounts, held.shares, {})
 
 
@@ -97,7 +101,7 @@ def charge(
     return _total(
         amounts + overhead.amounts + own.amounts,
         shares.total() + overhead.shares.total() + own.shares,
-        {name: _total(held.amounts, held.shares, {}) for name, held in shared.items()},
+        {name: of_devices(held) for name, held in shared.items()},
     )
 
 
@@ -160,13 +164,7 @@ class _Counting:
         shared: dict[str, dra.Devices] = {}
         for path, entry in fields.items(spec, "resourceClaims", where):
             kind, name = _reference(entry, path)
-            found = (self.known.claims if kind == "ResourceClaim" else self.known.templates).get(name)
-            if found is None:
-                raise BadInput(
-                    f"the {kind} {name} is not known here, so the devices that it brings cannot be counted; create it in this "
-                    "namespace first, or ask for the devices in resources.limits",
-                    where=path,
-                )
+            found = self.known.find(kind, name, path)
             if kind == "ResourceClaim":
                 shared[name] = dra.of_claim(found, self.table, self.known, f"ResourceClaim/{name}.spec")
                 continue

@@ -1,7 +1,8 @@
 """`portcullis check`: manifests through the same decision as the webhook, before a cluster sees them.
 
 Each document becomes the AdmissionReview of its CREATE, as a dry run: nothing is reserved or recorded, and each is judged
-against what the ledger holds now, not against the documents before it.
+against what the ledger holds now, not against the documents before it. The resource claims, templates and device classes (DRA)
+among the documents are those that a workload in the same namespace may name.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Verdict:
 class Door(Protocol):
     """What a check needs of `AdmissionService`."""
 
-    async def outcome(self, data: bytes) -> Outcome: ...
+    async def outcome(self, data: bytes, claims: Sequence[Any] = ()) -> Outcome: ...
 
 
 def read_manifests(paths: Iterable[Path]) -> list[Document]:
@@ -113,10 +114,32 @@ async def check(
 ) -> list[Verdict]:
     """A verdict for each document. `namespace` is that of manifests which name none, as with `kubectl -n`."""
     table = await config.accelerators()
-    return [await _one(document, door, table, namespace) for document in documents]
+    claims = _claims(documents, namespace)
+    return [await _one(document, door, table, namespace, claims) for document in documents]
 
 
-async def _one(document: Document, door: Door, table: Any, namespace: str) -> Verdict:
+def _claims(documents: Sequence[Document], namespace: str) -> list[dict[str, Any]]:
+    """The objects of DRA among the documents, each with the namespace that it is meant for."""
+    found = []
+    for document in documents:
+        value = document.value
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if kind == "DeviceClass":
+            found.append(value)
+        elif kind in decide.CLAIM_KINDS and isinstance(value.get("metadata"), dict):
+            metadata = value["metadata"]
+            found.append({**value, "metadata": {**metadata, "namespace": metadata.get("namespace") or namespace}})
+    return [value for value in found if _is_named(value)]
+
+
+def _is_named(value: dict[str, Any]) -> bool:
+    """Whether others can name the object; what is wrong with one that they cannot is said where it stands."""
+    metadata = value.get("metadata")
+    named = isinstance(metadata, dict) and isinstance(metadata.get("name"), str) and bool(metadata["name"])
+    return named and str(value.get("apiVersion")).startswith(f"{decide.CLAIM_GROUP}/")
+
+
+async def _one(document: Document, door: Door, table: Any, namespace: str, claims: Sequence[dict[str, Any]]) -> Verdict:
     if document.problem:
         return Verdict(document.source, document.index, "", "", "unreadable", document.problem)
     if isinstance(document.value, dict) and not {"apiVersion", "kind"} & document.value.keys():
@@ -134,7 +157,8 @@ async def _one(document: Document, door: Door, table: Any, namespace: str) -> Ve
     group, kind = request["kind"]["group"], request["kind"]["kind"]
     if (group, kind) not in WORKLOADS and not decide.holds_accelerators(group, kind, document.value, table):
         return Verdict(*where, "not governed")
-    outcome = await door.outcome(data)
+    here = [claim for claim in claims if claim.get("kind") == "DeviceClass" or claim["metadata"]["namespace"] == where[2]]
+    outcome = await door.outcome(data, here)
     decision = outcome.decision
     if decision is None:
         raise Unavailable("a dry run was answered from memory")

@@ -40,20 +40,31 @@ class Devices:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The claims, templates and classes that a pod may name. `classes`: device class to `extendedResourceName`."""
+    """What a pod may name: claims and templates by kind and name. `classes`: device class to `extendedResourceName`."""
 
-    claims: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    templates: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    objects: Mapping[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, kind: str, name: str, where: str) -> dict[str, Any]:
+        """The one ResourceClaim or ResourceClaimTemplate of that name. BadInput for none, and for two that differ."""
+        found = self.objects.get((kind, name), [])
+        if not found:
+            raise BadInput(
+                f"the {kind} {name} is not known here, so the devices that it brings cannot be counted; create it in this "
+                "namespace first, or ask for the devices in resources.limits",
+                where=where,
+            )
+        if any(other != found[0] for other in found):
+            raise BadInput(f"two differing objects are the {kind} {name}; give those of one namespace", where=where)
+        return found[0]
 
 
 def read(objects: Iterable[Any], namespace: str = "") -> Known:
     """The objects by name. With `namespace`, claims and templates of other namespaces are left out: no pod can use them.
 
-    BadInput for anything that is no ResourceClaim, ResourceClaimTemplate or DeviceClass, and for two that differ under one name.
+    BadInput for anything that is no ResourceClaim, ResourceClaimTemplate or DeviceClass.
     """
-    claims: dict[str, dict[str, Any]] = {}
-    templates: dict[str, dict[str, Any]] = {}
+    kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
     classes: dict[str, str] = {}
     for index, value in enumerate(objects):
         where = f"claims[{index}]"
@@ -70,14 +81,8 @@ def read(objects: Iterable[Any], namespace: str = "") -> Known:
                 f"{kind[:80]} is no claim; give ResourceClaims, ResourceClaimTemplates and DeviceClasses", where=where
             )
         elif not (namespace and home and home != namespace):
-            _keep(claims if kind == "ResourceClaim" else templates, name, found, where)
-    return Known(claims, templates, classes)
-
-
-def _keep(into: dict[str, dict[str, Any]], name: str, found: dict[str, Any], where: str) -> None:
-    if name in into and into[name] != found:
-        raise BadInput(f"two differing objects have the name {name}; give those of one namespace", where=where)
-    into[name] = found
+            kept.setdefault((kind, name), []).append(found)
+    return Known(kept, classes)
 
 
 def of_claim(found: dict[str, Any], table: Mapping[str, int], known: Known, where: str = "spec") -> Devices:
@@ -141,7 +146,7 @@ def _wanted(wanted: dict[str, Any], table: Mapping[str, int], known: Known, wher
         raise BadInput(
             f"the allocation mode {mode[:80]!r} is not known; use ExactCount or All", where=f"{where}.allocationMode"
         )
-    each = prices.device_class(device_class, table, known.classes)
+    each = prices.device_class(device_class, table, known.classes, where)
     if device_class == "mig.nvidia.com":
         each = min([each, *_slices(wanted, table, where)])
     return device_class + prices.CLASS_DEVICES, ALL if mode == "All" else stated, each

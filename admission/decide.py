@@ -6,12 +6,13 @@ its request holds nothing: an object that should never have been there can alway
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from admission import accelerators, fields, images, models, workloads
-from admission.charge import Charge
+from admission import claims as dra
+from admission.charge import Charge, of_devices
 from admission.review import Review
 from admission.rows import Template
 from core.inputs import (
@@ -31,7 +32,9 @@ from core.inputs import (
 from core.names import ModelRef
 
 CLAIM_GROUP = "resource.k8s.io"
+CLAIM_KINDS = frozenset({"ResourceClaim", "ResourceClaimTemplate"})
 CONTROLLER_MANAGER = "system:kube-controller-manager"
+SCHEDULER = "system:kube-scheduler"
 SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
@@ -53,28 +56,46 @@ class Asked:
     host_access: list[HostAccess] = field(default_factory=list)
 
 
-def asked(review: Review, table: Mapping[str, int]) -> Asked:
-    """What the review's object asks for. BadInput where it cannot be read or counted."""
+def asked(review: Review, table: Mapping[str, int], claims: Sequence[Any] = ()) -> Asked:
+    """What the review's object asks for. BadInput where it cannot be read or counted.
+
+    `claims`: the ResourceClaims, templates and DeviceClasses that are known. A ResourceClaim is charged by itself, so what
+    shares one is charged without it.
+    """
     found = review.object
     if review.operation == "DELETE" or found is None or leaving(review):
         return Asked(known_kind=True, accelerators_found=False)
+    if review.group == CLAIM_GROUP and review.kind in CLAIM_KINDS:
+        return _claim(review.kind, found, table, claims)
     workload = workloads.WORKLOADS.get((review.group, review.kind))
     if workload is None:
         return Asked(known_kind=False, accelerators_found=holds_accelerators(review.group, review.kind, found, table))
-    tree = workloads.charge_tree(found, workload, table)
+    tree = workloads.charge_tree(found, workload, table, claims)
     templates = [sort.template for sort in tree.sorts]
     access = [use for template, each in zip(templates, tree.each, strict=True) for use in _access(template, each, table)]
     each = workloads.together(tree.each)
     return Asked(
         known_kind=True,
         accelerators_found=bool(each.resources) or any(use.kind == "gpu_without_request" for use in access),
-        each=each,
-        total=tree.total,
+        each=each.own,
+        total=tree.total.own,
         pod_path=templates[0].path if templates else "spec",
         containers=[container for template in templates for container in _containers(template)],
         models=list(dict.fromkeys(use for template in templates for use in models.models(template))),
         weights=list(dict.fromkeys(use for template in templates for use in models.weights(template))),
         host_access=access,
+    )
+
+
+def _claim(kind: str, found: dict[str, Any], table: Mapping[str, int], claims: Sequence[Any]) -> Asked:
+    """A claim holds its devices from its creation on. A template holds none: each pod that names it is charged."""
+    known = dra.read([item for item in claims if isinstance(item, dict) and item.get("kind") == "DeviceClass"])
+    held = dra.of_claim(found, table, known) if kind == "ResourceClaim" else dra.of_template(found, table, known)
+    return Asked(
+        known_kind=True,
+        accelerators_found=held.shares > 0,
+        total=of_devices(held) if kind == "ResourceClaim" else Charge(),
+        host_access=[HostAccess(path=path, kind="device_admin") for path in held.admin],
     )
 
 
@@ -95,7 +116,7 @@ def leaving(review: Review) -> bool:
 
 def holds_accelerators(group: str, kind: str, found: Mapping[str, Any], table: Mapping[str, int]) -> bool:
     """Whether an object of a kind without known pods could bring accelerators to somebody. A claim always could (DRA)."""
-    if group == CLAIM_GROUP and kind in ("ResourceClaim", "ResourceClaimTemplate"):
+    if group == CLAIM_GROUP and kind in CLAIM_KINDS:
         return True
     return workloads.unknown_with_devices(group, kind, found, table)
 
@@ -140,9 +161,9 @@ def by_controller(review: Review, config: AdmissionConfig) -> bool:
     """Whether one of the cluster's own controllers asks (the service accounts of the configured namespaces).
 
     A controller manager without `--use-service-account-credentials` does everything under one name, which stands for
-    kube-system's accounts.
+    kube-system's accounts, and so does the scheduler's.
     """
-    if review.username == CONTROLLER_MANAGER:
+    if review.username in (CONTROLLER_MANAGER, SCHEDULER):
         return "kube-system" in config.controller_namespaces
     namespace = service_account_namespace(review.username)
     return namespace is not None and namespace in config.controller_namespaces
@@ -155,6 +176,17 @@ def controller_owner(review: Review) -> str | None:
         if fields.flag(owner.get("controller"), f"{where}.controller"):
             return fields.text(owner.get("uid"), f"{where}.uid", most=128)
     return None
+
+
+def made_for_pod(review: Review) -> bool:
+    """Whether the object is a claim that belongs to one pod: made from its template, or for an extended resource that a device
+    class backs (KEP-5004). Either way the pod is charged with its devices. What it says of itself counts only of a controller."""
+    if (review.group, review.kind) != (CLAIM_GROUP, "ResourceClaim"):
+        return False
+    owners = [owner for _, owner in fields.items(review.metadata, "ownerReferences", "object.metadata")]
+    return any(
+        owner.get("controller") is True and (owner.get("apiVersion"), owner.get("kind")) == ("v1", "Pod") for owner in owners
+    )
 
 
 def build_input(

@@ -65,7 +65,7 @@ _BESIDE = frozenset(name for row in VIRTUAL for name in row.memory | row.other)
 """Priced only where the operator prices them."""
 
 
-def device(name: str, table: Mapping[str, int], classes: Mapping[str, str]) -> int:
+def device(name: str, table: Mapping[str, int], classes: Mapping[str, str], where: str) -> int:
     """Shares of one device of a resource. `classes` maps a device class to its `extendedResourceName` ("" for none).
 
     BadInput for an accelerator that has no price.
@@ -75,17 +75,17 @@ def device(name: str, table: Mapping[str, int], classes: Mapping[str, str]) -> i
     if found := _MIG.match(name):
         return SHARES_PER_GPU // _SLICES * int(found[1])
     if name.startswith(IMPLICIT_CLASS):
-        return device_class(name.removeprefix(IMPLICIT_CLASS), table, classes)
+        return device_class(name.removeprefix(IMPLICIT_CLASS), table, classes, where)
     backing = [each for each, extended in classes.items() if extended == name]
     if backing:
-        return max(device_class(each, table, classes) for each in backing)
-    raise BadInput(f"{name[:200]} is an accelerator without a price; add it to the table of accelerators", where=name[:200])
+        return max(device_class(each, table, classes, where) for each in backing)
+    raise BadInput(f"{name[:200]} is an accelerator without a price; add it to the table of accelerators", where=where)
 
 
-def device_class(name: str, table: Mapping[str, int], classes: Mapping[str, str]) -> int:
+def device_class(name: str, table: Mapping[str, int], classes: Mapping[str, str], where: str) -> int:
     """Shares of the largest device that a claim on this class may get. BadInput for a class that has no price."""
     extended = classes.get(name) or ""
-    for key in (name + CLASS_DEVICES, IMPLICIT_CLASS + name, extended):
+    for key in (name + CLASS_DEVICES, extended):
         if key in table:
             return table[key]
     if name in GPU_CLASSES:
@@ -93,7 +93,7 @@ def device_class(name: str, table: Mapping[str, int], classes: Mapping[str, str]
     raise BadInput(
         f"the device class {name[:200]} has no price; add {name[:200]}{CLASS_DEVICES} to the table of accelerators "
         "(0 when its devices are no accelerators)",
-        where=name[:200],
+        where=where,
     )
 
 
@@ -102,7 +102,7 @@ def slice_of(profile: str, table: Mapping[str, int]) -> int | None:
     name = "nvidia.com/mig-" + profile.replace("+", ".")
     if name in table:
         return table[name]
-    return device(name, {}, {}) if _MIG.match(name) else None
+    return device(name, {}, {}, name) if _MIG.match(name) else None
 
 
 def container(amounts: Mapping[str, int], table: Mapping[str, int], classes: Mapping[str, str], where: str) -> Counter[str]:
@@ -115,13 +115,13 @@ def container(amounts: Mapping[str, int], table: Mapping[str, int], classes: Map
     for name, amount in amounts.items():
         if name in found or name in _CORES or (name in _BESIDE and name not in table):
             continue
-        found[name] = amount * device(name, table, classes)
+        found[name] = amount * device(name, table, classes, where)
     return found
 
 
 def _virtual(row: Virtual, amounts: Mapping[str, int], table: Mapping[str, int], where: str) -> int:
     """Shares of one vGPU. Without cores, or with 0, nothing limits its compute, so it costs the whole card."""
-    whole = device(row.count, table, {})
+    whole = device(row.count, table, {}, where)
     cores = amounts.get(row.cores, 0)
     if not cores:
         return whole

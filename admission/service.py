@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -101,37 +101,37 @@ class AdmissionService:
         """The AdmissionReview that answers the one in `data`. BadInput or TooLarge where no uid can be read."""
         return (await self.outcome(data)).answer
 
-    async def outcome(self, data: bytes) -> Outcome:
-        """As `review`, with the decision behind the answer."""
+    async def outcome(self, data: bytes, claims: Sequence[Any] = ()) -> Outcome:
+        """As `review`, with the decision behind the answer. `claims`: those that a workload may name (`admission.charge.charge`)."""
         document = await asyncio.to_thread(review.parse, data) if len(data) > BIG_BODY else review.parse(data)
         uid = review.uid_of(document)
         if uid is None:
             review.read(document)
             raise BadInput("is missing", where="request.uid")
         try:
-            return await self._decided(review.read(document), sha256(data))
+            return await self._decided(review.read(document), sha256(data), claims)
         except PortcullisError as error:
             return await self._refused(uid, document, error)
         except Exception as error:
             log.error("a review ended in %s", refusal.place_of(error))  # noqa: TRY400  (a traceback quotes what was sent)
             return await self._refused(uid, document, error)
 
-    async def _decided(self, asking: Review, body_digest: str) -> Outcome:
+    async def _decided(self, asking: Review, body_digest: str, claims: Sequence[Any]) -> Outcome:
         if not asking.dry_run:
             known = await self._ledger.answered(asking.uid, body_digest)
             if known is not None:
                 return Outcome(known, None)
-        judged, reservation = await self._judge_and_reserve(asking)
+        judged, reservation = await self._judge_and_reserve(asking, claims)
         answer = _answer(asking.uid, judged.decision)
         if not asking.dry_run:
             await self._record(asking, judged, reservation)
             await self._settle(asking.uid, body_digest, answer)
         return Outcome(answer, judged.decision)
 
-    async def _judge_and_reserve(self, asking: Review) -> tuple[Judged, Reservation | None]:
+    async def _judge_and_reserve(self, asking: Review, claims: Sequence[Any]) -> tuple[Judged, Reservation | None]:
         """Gather, decide and reserve, again and again while others change the ledger in between."""
         for attempt in range(TRIES):
-            config, asked = await self._configuration(asking)
+            config, asked = await self._configuration(asking, claims)
             team = (config.tenant or self._tenant, config.team or "")
             queue = self._queues.setdefault(team, asyncio.Lock())
             async with queue:
@@ -152,11 +152,11 @@ class AdmissionService:
             await asyncio.sleep(random.uniform(0, 0.002 * (attempt + 1)))  # noqa: S311  (spreads replicas, keeps no secret)
         raise Conflict(f"the team's quota changed {TRIES} times while this was decided")
 
-    async def _configuration(self, asking: Review) -> tuple[AdmissionConfig, Asked]:
+    async def _configuration(self, asking: Review, claims: Sequence[Any]) -> tuple[AdmissionConfig, Asked]:
         """What the request asks for by the table of accelerators, and the configuration that concerns it."""
         try:
             async with asyncio.timeout(GATHER_SECONDS):
-                asked = decide.asked(asking, await self._config.accelerators())
+                asked = decide.asked(asking, await self._config.accelerators(), claims)
                 config = await self._config.admission(
                     asking.namespace, subject=asking.subject, caller=asking.username, models=decide.references(asked)
                 )

@@ -8,7 +8,8 @@ The cases, each of which was a bypass somewhere (`tests/unit/admission/test_stan
 3. DELETE gives back only when the object is really going now. Finalizers, `propagationPolicy: Foreground` and a running pod's
    grace period keep it alive; the UPDATE that removes the last finalizer gives back, since no DELETE follows it.
    Orphaned pods go on running, so their owner's charge stays.
-4. What one of the cluster's controllers made for an owner that is paid for holds nothing itself. A claimed owner from anybody
+4. What one of the cluster's controllers made for an owner that is paid for holds nothing itself, nor does a claim (DRA) that it
+   made for a pod, whose charge counts those devices already. A claimed owner from anybody
    else is charged: ownerReferences are text that everyone can write.
 """
 
@@ -100,7 +101,7 @@ def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, tea
     if review.operation in ("DELETE", "CONNECT") or decide.leaving(review):
         held = own.shares if own else 0
         return Change(held if own else None, own.pod_shares if own else 0, 0, max(others + here, 0), None)
-    paid = standing.owner_paid and decide.by_controller(review, config)
+    paid = (standing.owner_paid or decide.made_for_pod(review)) and decide.by_controller(review, config)
     total = 0 if paid else asked.total.gpu_shares
     after = total
     if review.operation == "CREATE" and own is not None and own.request_uid != review.uid:

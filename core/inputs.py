@@ -159,7 +159,7 @@ class WeightsUse(Fact):
 
 class HostAccess(Fact):
     path: Text
-    kind: Literal["host_network", "host_pid", "host_ipc", "host_path", "privileged", "gpu_without_request"]
+    kind: Literal["host_network", "host_pid", "host_ipc", "host_path", "privileged", "gpu_without_request", "device_admin"]
 
 
 class AdmissionRequest(Fact):

@@ -241,8 +241,13 @@ def test_a_claim_named_in_an_unknown_kind_brings_devices() -> None:
     assert asked({**group, "spec": {"deep": [{"resourceClaims": claims}]}}).accelerators_found
 
 
-def test_a_claim_is_an_accelerator_that_cannot_be_counted() -> None:
-    claim = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"}, "spec": {}}
+def test_a_claim_of_another_group_is_an_unknown_kind() -> None:
+    claim = {
+        "apiVersion": "evil.example/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": "c"},
+        "spec": {"class": "gpu.nvidia.com"},
+    }
     assert asked(claim) == Asked(known_kind=False, accelerators_found=True)
 
 

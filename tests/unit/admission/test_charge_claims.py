@@ -188,6 +188,8 @@ def test_containers_and_pods_that_share_a_claim_hold_it_once() -> None:
     assert found.times(8) == found
     assert found.times(8).plus(found) == found
     assert found.times(0) == Charge()
+    other = charge(pod({"resourceClaimName": "d"}), TABLE, [claim(exactly(), name="d")])
+    assert found.plus(other) == other.plus(found) == Charge({GPUS: 3}, 3 * GPU, {**found.claims, **other.claims})
 
 
 def test_own_devices_multiply_beside_a_shared_claim() -> None:
@@ -207,6 +209,7 @@ def test_a_claim_of_another_namespace_is_not_there() -> None:
     assert charge(pod(BY_NAME), TABLE, [there, here], namespace="a").gpu_shares == 2 * GPU
     with pytest.raises(BadInput, match="one namespace"):
         charge(pod(BY_NAME), TABLE, [there, here])
+    assert charge(pod(limits={"nvidia.com/gpu": 1}), TABLE, [there, here]).gpu_shares == GPU
 
 
 def test_an_extended_resource_that_a_class_backs_is_charged_once() -> None:

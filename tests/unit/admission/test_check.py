@@ -70,7 +70,7 @@ async def test_each_document_gets_a_verdict_and_nothing_changes(
         (2, "ConfigMap/words", "not governed"),
         (3, "Pod/big-", "denied"),
         (4, "Trainer/ray", "denied"),
-        (5, "ResourceClaim/claim", "denied"),
+        (5, "ResourceClaim/claim", "allowed"),
         (6, "", "unreadable"),
         (7, "Deployment/half", "denied"),
         (8, "", "unreadable"),
@@ -83,6 +83,46 @@ async def test_each_document_gets_a_verdict_and_nothing_changes(
     assert verdicts[0].as_json()["verdict"] == "allowed"
     assert recorder.entries == []
     assert await ledger.accounts("acme") == []
+
+
+CLAIMS = """\
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: two}
+spec: {spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu.nvidia.com, count: 2}}]}}}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: shared, namespace: team-a}
+spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu.nvidia.com, count: 4}}]}}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: elsewhere, namespace: team-b}
+spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu.nvidia.com}}]}}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {namespace: team-a}
+spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: nobody.example.com}}]}}
+"""
+USERS = {
+    "twice from the template": (2, "resourceClaimTemplateName: two", True),
+    "three times from the template": (3, "resourceClaimTemplateName: two", False),
+    "eight that share a claim": (8, "resourceClaimName: shared", True),
+    "another namespace's claim": (1, "resourceClaimName: elsewhere", False),
+    "no such claim": (1, "resourceClaimName: two", False),
+}
+
+
+@pytest.mark.parametrize(("replicas", "entry", "allowed"), USERS.values(), ids=USERS.keys())
+async def test_claims_among_the_documents_are_counted(make: ServiceMaker, replicas: int, entry: str, allowed: bool) -> None:
+    """Four GPUs are allowed. The shared claim is charged as itself, so its users hold nothing more."""
+    spec = f"{{containers: [{{name: main, image: a}}], resourceClaims: [{{name: gpu, {entry}}}]}}"
+    user = f"{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: d}}, spec: {{replicas: {replicas}, template: {{spec: {spec}}}}}}}"
+    documents = read_text(f"{CLAIMS}---\n{user}\n", "m.yaml")
+    verdicts = await check(documents, door=make(), config=MemoryConfig(table=dict(TABLE)), namespace="team-a")
+    assert [v.verdict for v in verdicts] == ["allowed", "allowed", "allowed", "denied", "allowed" if allowed else "denied"]
 
 
 def test_files_and_folders(tmp_path: Path) -> None:

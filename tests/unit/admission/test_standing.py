@@ -91,6 +91,59 @@ def test_a_controller_without_a_paid_owner_is_charged() -> None:
     assert changed(create(owned(pod(8)), user=CONTROLLER), standing(4)).asked == 8 * GPU
 
 
+DEVICES = {"devices": {"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com", "count": 3}}]}}
+SCHEDULER = "system:kube-scheduler"
+CLAIM_CONTROLLER = "system:serviceaccount:kube-system:resource-claim-controller"
+
+
+def claim(owner_kind: str | None = "Pod", *, controller: bool = True, kind: str = "ResourceClaim") -> dict[str, Any]:
+    owner = {"apiVersion": "v1", "kind": owner_kind, "name": "p", "uid": "u", "controller": controller}
+    metadata = {"name": "c", "namespace": "team-a", "uid": "claim", "ownerReferences": [owner] if owner_kind else []}
+    spec = DEVICES if kind == "ResourceClaim" else {"spec": DEVICES}
+    return {"apiVersion": "resource.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def test_a_claim_is_charged_by_itself_and_a_template_by_its_pods() -> None:
+    found = changed(create(claim(None)), standing(1))
+    assert (found.after, found.asked, found.used, found.mark) == (3 * GPU, 3 * GPU, GPU, None)
+    assert changed(create(claim(None, kind="ResourceClaimTemplate")), standing(1)) == Change(None, 0, 0, GPU, None)
+    assert changed(remove(claim(None)), standing(4, holding(3))) == Change(None, 0, 0, GPU, None)
+
+
+@pytest.mark.parametrize("user", [SCHEDULER, CLAIM_CONTROLLER])
+def test_a_claim_that_was_made_for_a_pod_is_in_the_pod_s_charge(user: str) -> None:
+    assert changed(create(claim(), user=user), standing(4)).asked == 0
+    assert changed(create(claim(), user=user), standing(4), config(controller_namespaces=[])).asked == 3 * GPU
+
+
+NOT_MADE_FOR_A_POD = {
+    "by a person": (claim(), "alice@acme.example"),
+    "by the namespace's own account": (claim(), "system:serviceaccount:team-a:default"),
+    "without an owner": (claim(None), SCHEDULER),
+    "of another owner": (claim("PodGroup"), CLAIM_CONTROLLER),
+    "of a pod that does not control it": (claim(controller=False), CLAIM_CONTROLLER),
+}
+
+
+@pytest.mark.parametrize(("found", "user"), NOT_MADE_FOR_A_POD.values(), ids=NOT_MADE_FOR_A_POD.keys())
+def test_any_other_claim_is_charged(found: dict[str, Any], user: str) -> None:
+    assert changed(create(found, user=user), standing(4)).asked == 3 * GPU
+
+
+def test_administrators_access_is_reported_at_the_claim_and_at_the_template() -> None:
+    request = {"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com", "adminAccess": True}}
+    for kind, spec in (("ResourceClaim", {"devices": {"requests": [request]}}), ("ResourceClaimTemplate", {"spec": {"devices": {"requests": [request]}}})):  # fmt: skip
+        asking = review.read(document("CREATE", {**claim(None, kind=kind), "spec": spec}))
+        assert [use.kind for use in decide.asked(asking, TABLE).host_access] == ["device_admin"]
+
+
+def test_what_shares_a_claim_is_charged_without_it() -> None:
+    found = pod(1)
+    found["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimName": "c"}]
+    asked = decide.asked(review.read(document("CREATE", found)), TABLE, [claim(None)])
+    assert (asked.total.gpu_shares, asked.each.gpu_shares) == (GPU, GPU)
+
+
 def test_the_controlling_owner_is_the_one_that_says_so() -> None:
     assert decide.controller_owner(review.read(document("CREATE", owned(pod(1))))) == "owner"
 

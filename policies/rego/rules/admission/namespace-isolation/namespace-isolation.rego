@@ -38,7 +38,7 @@ deny contains {"path": "metadata.namespace", "args": {"reason": "no_team", "name
 deny contains {"path": access.path, "args": {"reason": "host_access", "at": access.path, "kind": access.kind}} if {
 	workloads.changes
 	some access in input.request.host_access
-	access.kind in {"host_network", "host_pid", "host_ipc", "host_path", "privileged"}
+	access.kind in {"host_network", "host_pid", "host_ipc", "host_path", "privileged", "device_admin"}
 }
 
 deny contains {"path": "metadata.namespace", "args": args} if {

@@ -31,6 +31,11 @@ test_a_path_of_the_node if {
 	rule.deny == {{"path": "v0", "args": {"reason": "host_access", "at": "v0", "kind": "host_path"}}} with input as found
 }
 
+test_administrators_access_to_devices if {
+	found := object.union(acting("vision"), {"request": {"host_access": [{"path": "r0", "kind": "device_admin"}]}})
+	rule.deny == {{"path": "r0", "args": {"reason": "host_access", "at": "r0", "kind": "device_admin"}}} with input as found
+}
+
 test_a_model_of_another_tenant if {
 	model := {"name": "llama", "version": "7", "tenant": "other"}
 	found := object.union(acting("vision"), {"facts": {"models": [model]}})
