@@ -63,7 +63,7 @@ def asked(review: Review, table: Mapping[str, int], claims: Sequence[Any] = ()) 
     shares one is charged without it.
     """
     found = review.object
-    if review.operation == "DELETE" or found is None or leaving(review):
+    if review.operation == "DELETE" or found is None or asks_nothing(review):
         return Asked(known_kind=True, accelerators_found=False)
     if review.group == CLAIM_GROUP and review.kind in CLAIM_KINDS:
         return _claim(review.kind, found, table, claims)
@@ -104,12 +104,15 @@ def _access(template: Template, each: Charge, table: Mapping[str, int]) -> list[
     return accelerators.host_access(template.spec, template.metadata, template.path, has_request=asks, table=table)
 
 
-def leaving(review: Review) -> bool:
-    """Whether this UPDATE only moves an object that is being deleted towards its end (a finalizer goes, say).
+def asks_nothing(review: Review) -> bool:
+    """Whether this UPDATE leaves the spec alone, of an object that is being deleted or of a claim (DRA).
 
-    It asks for nothing more than a DELETE does; refused, it would keep what a policy no longer allows alive for ever.
+    What moves an object towards its end (a finalizer goes, say) asks for nothing more than a DELETE does; refused, it would keep
+    what a policy no longer allows alive for ever. A claim's spec never changes: the scheduler and the drivers write its status,
+    also of claims that are charged with their pods.
     """
-    if review.operation != "UPDATE" or review.metadata.get("deletionTimestamp") is None:
+    is_claim = review.group == CLAIM_GROUP and review.kind in CLAIM_KINDS
+    if review.operation != "UPDATE" or not (is_claim or review.metadata.get("deletionTimestamp") is not None):
         return False
     return (review.object or {}).get("spec") == (review.old_object or {}).get("spec")
 

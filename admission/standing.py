@@ -98,7 +98,7 @@ def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, tea
     each = asked.each.gpu_shares
     if going(review):
         return Change(None, 0, 0, max(others, 0), None)
-    if review.operation in ("DELETE", "CONNECT") or decide.leaving(review):
+    if review.operation in ("DELETE", "CONNECT") or decide.asks_nothing(review):
         held = own.shares if own else 0
         return Change(held if own else None, own.pod_shares if own else 0, 0, max(others + here, 0), None)
     paid = (standing.owner_paid or decide.made_for_pod(review)) and decide.by_controller(review, config)
@@ -121,7 +121,7 @@ def runs(review: Review, asked: Asked, standing: Standing, config: AdmissionConf
         return None
     if going(review):
         return ()
-    if review.operation not in ("CREATE", "UPDATE") or decide.leaving(review) or covered(review, standing, config):
+    if review.operation not in ("CREATE", "UPDATE") or decide.asks_nothing(review) or covered(review, standing, config):
         return None
     return tuple(decide.references(asked))
 

@@ -14,7 +14,12 @@ from admission.charge import Charge, charge, of_claim
 from core.errors import BadInput
 from core.names import SHARES_PER_GPU as GPU
 
-TABLE = {"nvidia.com/gpu": GPU, "nvidia.com/mig-1g.6gb": GPU // 4, "net.example.com.deviceclass.resource.k8s.io/devices": 0}
+TABLE = {
+    "nvidia.com/gpu": GPU,
+    "nvidia.com/mig-1g.6gb": GPU // 4,
+    "nvidia.com/mig-1g.6gb.me": GPU // 4,
+    "net.example.com.deviceclass.resource.k8s.io/devices": 0,
+}
 GPUS = "gpu.nvidia.com.deviceclass.resource.k8s.io/devices"
 MIGS = "mig.nvidia.com.deviceclass.resource.k8s.io/devices"
 V1, V1BETA1, V1BETA2 = "resource.k8s.io/v1", "resource.k8s.io/v1beta1", "resource.k8s.io/v1beta2"
@@ -59,6 +64,7 @@ BY_TEMPLATE, BY_NAME = {"resourceClaimTemplateName": "t"}, {"resourceClaimName":
 MIG_1G = {"cel": {"expression": "device.attributes['gpu.nvidia.com'].profile == '1g.5gb'"}}
 MIG_3G = {"cel": {"expression": " device.attributes[\"gpu.nvidia.com\"].profile=='3g.20gb'\n"}}
 A30_1G = {"cel": {"expression": "device.attributes['gpu.nvidia.com'].profile == '1g.6gb'"}}
+A30_1G_ME = {"cel": {"expression": "device.attributes['gpu.nvidia.com'].profile == '1g.6gb+me'"}}
 EITHER = {"cel": {"expression": "device.attributes['gpu.nvidia.com'].profile == '1g.5gb' || true"}}
 ODD = {"cel": {"expression": "device.attributes['gpu.nvidia.com'].profile == '9g.5gb'"}}
 
@@ -76,6 +82,7 @@ REQUESTS: dict[str, tuple[list[dict[str, Any]], dict[str, int], int]] = {
     "a partition that a selector pins": ([exactly("mig.nvidia.com", count=2, selectors=[MIG_1G])], {MIGS: 2}, 2 * GPU // 7),
     "pinned in other words": ([exactly("mig.nvidia.com", selectors=[MIG_3G])], {MIGS: 1}, 3 * GPU // 7),
     "pinned, by the table": ([exactly("mig.nvidia.com", selectors=[A30_1G])], {MIGS: 1}, GPU // 4),
+    "pinned, with a media engine": ([exactly("mig.nvidia.com", selectors=[A30_1G_ME])], {MIGS: 1}, GPU // 4),
     "not pinned by a choice": ([exactly("mig.nvidia.com", selectors=[EITHER])], {MIGS: 1}, GPU),
     "not pinned by an unknown profile": ([exactly("mig.nvidia.com", selectors=[ODD])], {MIGS: 1}, GPU),
     "a profile says nothing of a whole card": ([exactly(selectors=[MIG_1G])], {GPUS: 1}, GPU),

@@ -120,6 +120,7 @@ NOT_MADE_FOR_A_POD = {
     "by a person": (claim(), "alice@acme.example"),
     "by the namespace's own account": (claim(), "system:serviceaccount:team-a:default"),
     "without an owner": (claim(None), SCHEDULER),
+    "that is no claim": (pod(3, ownerReferences=claim()["metadata"]["ownerReferences"]), CLAIM_CONTROLLER),
     "of another owner": (claim("PodGroup"), CLAIM_CONTROLLER),
     "of a pod that does not control it": (claim(controller=False), CLAIM_CONTROLLER),
 }
@@ -128,6 +129,21 @@ NOT_MADE_FOR_A_POD = {
 @pytest.mark.parametrize(("found", "user"), NOT_MADE_FOR_A_POD.values(), ids=NOT_MADE_FOR_A_POD.keys())
 def test_any_other_claim_is_charged(found: dict[str, Any], user: str) -> None:
     assert changed(create(found, user=user), standing(4)).asked == 3 * GPU
+
+
+def test_an_update_of_a_claim_s_status_asks_nothing() -> None:
+    """Written by a driver under its own name, it must neither charge a pod's claim again nor take a claim off the books."""
+    allocated = {**claim(), "status": {"allocation": {}}}
+    assert changed(update(allocated, claim(), user="system:serviceaccount:drivers:gpu"), standing(4)) == Change(
+        None, 0, 0, 4 * GPU, None
+    )
+    held = changed(update(allocated, claim()), standing(4, holding(3)))
+    assert (held.after, held.asked, held.used) == (3 * GPU, 0, 4 * GPU)
+    grown = {
+        **claim(None),
+        "spec": {"devices": {"requests": [{"name": "g", "exactly": {"deviceClassName": "gpu.nvidia.com", "count": 9}}]}},
+    }
+    assert changed(update(grown, claim(None)), standing(3, holding(3))).after == 9 * GPU
 
 
 def test_administrators_access_is_reported_at_the_claim_and_at_the_template() -> None:
