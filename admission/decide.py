@@ -42,7 +42,8 @@ SERVICE_ACCOUNT = "system:serviceaccount:"
 class Asked:
     """What the object of a review asks for, before any fact is known.
 
-    `each`: what one pod holds; `total`: the whole object. Both are zero for what is not a workload.
+    `each`: what one more replica holds, or one pod of each sort where no more can be added; zero exactly when no pod holds devices.
+    `total`: the whole object. Both are zero for what is not a workload. `judged_only`: nothing is reserved.
     """
 
     known_kind: bool
@@ -54,6 +55,7 @@ class Asked:
     models: list[ModelUse] = field(default_factory=list)
     weights: list[WeightsUse] = field(default_factory=list)
     host_access: list[HostAccess] = field(default_factory=list)
+    judged_only: bool = False
 
 
 def asked(review: Review, table: Mapping[str, int], claims: Sequence[Any] = ()) -> Asked:
@@ -73,7 +75,7 @@ def asked(review: Review, table: Mapping[str, int], claims: Sequence[Any] = ()) 
     tree = workloads.charge_tree(found, workload, table, claims)
     templates = [sort.template for sort in tree.sorts]
     access = [use for template, each in zip(templates, tree.each, strict=True) for use in _access(template, each, table)]
-    each = workloads.together(tree.each)
+    each = workloads.charge_step(found, workload, tree) or workloads.together(tree.each)
     return Asked(
         known_kind=True,
         accelerators_found=bool(each.resources) or any(use.kind == "gpu_without_request" for use in access),

@@ -193,12 +193,15 @@ class AdmissionService:
         return Judged(document, typed, decision, change, found, key, tenant, team, actor, runs, covered)
 
     async def _scaled(self, asking: Review, asked: Asked, key: ObjectKey) -> Asked:
-        """A Scale names no resources, so the ledger says whether it would add pods that hold accelerators."""
-        if asking.subresource != "scale":
+        """A Scale and an autoscaler name no resources, so the ledger says what the pods hold that they would add."""
+        if asking.subresource == "scale":
+            held = await self._ledger.holding(key)
+            return standing.scaled(asking, held) if held is not None and held.pod_shares > 0 else asked
+        target = standing.target_of(asking)
+        if target is None or asked.accelerators_found:
             return asked
-        held = await self._ledger.holding(key)
-        found = held is not None and held.pod_shares > 0
-        return Asked(known_kind=False, accelerators_found=asked.accelerators_found or found)
+        held = await self._ledger.holding(target[0])
+        return standing.grown(held, target[1]) if held is not None and held.pod_shares > 0 else asked
 
     async def _standing(self, asking: Review, tenant: str, team: str, key: ObjectKey) -> Standing:
         uid = asking.metadata.get("uid")

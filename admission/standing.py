@@ -11,6 +11,9 @@ The cases, each of which was a bypass somewhere (`tests/unit/admission/test_stan
 4. What one of the cluster's controllers made for an owner that is paid for holds nothing itself, nor does a claim (DRA) that it
    made for a pod, whose charge counts those devices already. A claimed owner from anybody
    else is charged: ownerReferences are text that everyone can write.
+5. A Scale is charged to the object whose replicas it sets, by what the ledger holds for it (`scaled`).
+6. An autoscaler is judged by the maximum to which it may grow its target (`grown`). That is not reserved: each of its steps is a
+   Scale, charged when it is taken. So nothing escapes when the autoscaler comes before its target, or outlives a change of it.
 """
 
 from __future__ import annotations
@@ -19,17 +22,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from admission import decide, fields, workloads
+from admission.charge import Charge
 from admission.decide import Asked
 from admission.review import Review
 from core.inputs import AdmissionConfig
 from core.names import ModelRef
 
 SCALED = {
-    ("apps", "deployments"): "Deployment.apps",
-    ("apps", "replicasets"): "ReplicaSet.apps",
-    ("apps", "statefulsets"): "StatefulSet.apps",
-    ("", "replicationcontrollers"): "ReplicationController",
+    (group, row.scale.plural): f"{kind}.{group}" if group else kind
+    for (group, kind), row in workloads.WORKLOADS.items()
+    if row.scale is not None
 }
+AUTOSCALERS = frozenset({("autoscaling", "HorizontalPodAutoscaler"), ("keda.sh", "ScaledObject")})
+KEDA_MAXIMUM = 100
+"""`maxReplicaCount` of a ScaledObject that does not state it (keda.sh/v1alpha1)."""
 DEFAULT_GRACE = 30
 
 
@@ -90,6 +96,54 @@ def key_of(review: Review) -> ObjectKey:
     return ObjectKey(review.namespace, kind, review.name or f"#{own}"[:253])
 
 
+def scaled(review: Review, held: Holding) -> Asked:
+    """What the scaled object holds at the new number of replicas, each of which holds `held.pod_shares`; never less than those.
+
+    Where an owner stands for the object the step is charged all the same: a Scale does not say on whose behalf it comes.
+    """
+    new, old = _replicas(review.object, "request.object"), _replicas(review.old_object, "request.oldObject")
+    total = max(held.shares + (new - old) * held.pod_shares, new * held.pod_shares)
+    return _grows(held.pod_shares, total, "spec.replicas")
+
+
+def _replicas(scale: dict[str, Any] | None, where: str) -> int:
+    spec = fields.mapping((scale or {}).get("spec"), f"{where}.spec")
+    return fields.count(spec.get("replicas"), f"{where}.spec.replicas", default=0)
+
+
+def _grows(each: int, total: int, path: str, *, judged_only: bool = False) -> Asked:
+    return Asked(
+        known_kind=True,
+        accelerators_found=each > 0,
+        each=Charge(gpu_shares=each),
+        total=Charge(gpu_shares=total),
+        pod_path=path,
+        judged_only=judged_only,
+    )
+
+
+def target_of(review: Review) -> tuple[ObjectKey, int] | None:
+    """The object whose replicas this autoscaler sets, and the most it may set; None for any other request."""
+    kind = (review.group, review.kind)
+    if kind not in AUTOSCALERS or review.subresource or review.operation not in ("CREATE", "UPDATE"):
+        return None
+    spec = fields.mapping(review.present.get("spec"), "spec")
+    target = fields.mapping(spec.get("scaleTargetRef"), "spec.scaleTargetRef")
+    keda = review.group == "keda.sh"
+    what = fields.text(target.get("kind"), "spec.scaleTargetRef.kind") or "Deployment"
+    version = fields.text(target.get("apiVersion"), "spec.scaleTargetRef.apiVersion") or ("apps/v1" if keda else "v1")
+    name = fields.needed(target.get("name"), "spec.scaleTargetRef.name")
+    field, default = ("maxReplicaCount", KEDA_MAXIMUM) if keda else ("maxReplicas", 1)
+    most = fields.count(spec.get(field), f"spec.{field}", default=default)
+    group = version.rpartition("/")[0]
+    return ObjectKey(review.namespace, f"{what}.{group}" if group else what, name), most
+
+
+def grown(held: Holding, most: int) -> Asked:
+    """What the target would hold beyond what it holds now, at the autoscaler's maximum."""
+    return _grows(held.pod_shares, max(most * held.pod_shares - held.shares, 0), "spec.scaleTargetRef", judged_only=True)
+
+
 def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, team: str, config: AdmissionConfig) -> Change:
     """The charge after the request."""
     own = standing.own
@@ -103,6 +157,8 @@ def change(review: Review, asked: Asked, standing: Standing, *, tenant: str, tea
         return Change(held if own else None, own.pod_shares if own else 0, 0, max(others + here, 0), None)
     paid = (standing.owner_paid or decide.made_for_pod(review)) and decide.by_controller(review, config)
     total = 0 if paid else asked.total.gpu_shares
+    if asked.judged_only:
+        return Change(None, 0, total, max(others, 0), None)
     after = total
     if review.operation == "CREATE" and own is not None and own.request_uid != review.uid:
         after = max(total, own.shares)

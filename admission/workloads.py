@@ -26,6 +26,7 @@ __all__ = [
     "Tree",
     "Workload",
     "charge_object",
+    "charge_step",
     "charge_tree",
     "find",
     "pods_of",
@@ -130,6 +131,28 @@ def _names_a_claim(found: Any) -> bool:
         elif isinstance(item, list):
             stack.extend(item)
     return False
+
+
+PROBE = 1_000
+"""More replicas than any floor or ceiling beside them, so that the difference of one more is what one more holds."""
+
+
+def charge_step(found: dict[str, Any], workload: Workload, tree: Tree) -> Charge | None:
+    """What one more replica of the `scale` subresource holds; None where the kind has none, or where it holds no devices."""
+    if workload.scale is None:
+        return None
+    fewer, more = (list(rows.pods(_with(found, workload.scale.path, replicas), workload)) for replicas in (PROBE, PROBE + 1))
+    step = together(
+        each.own.times(max(after.count - before.count, 0)) for each, before, after in zip(tree.each, fewer, more, strict=True)
+    )
+    return step if step.gpu_shares else None
+
+
+def _with(found: dict[str, Any], path: str, value: int) -> dict[str, Any]:
+    """The object with another value at a path; what is not on the way to it is the same object."""
+    here, _, rest = path.partition(".")
+    inner = fields.mapping(found.get(here), here) if rest else {}
+    return {**found, here: _with(inner, rest, value) if rest else value}
 
 
 def _times(sort: Pods, each: Charge, kind: str) -> Charge:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from admission.charge import Charge
-from admission.workloads import WORKLOADS, charge_object
+from admission.workloads import WORKLOADS, charge_object, charge_step, charge_tree
 from core.errors import BadInput
 from tests.unit.admission.reviews import GPU, TABLE
 
@@ -219,3 +219,32 @@ def test_a_kind_invented_now_is_refused_wherever_its_accelerator_stands(name: st
     found["spec"]["a"][0]["b"][0].append({"deep": [{"limits": {name: "1"}}]})
     with pytest.raises(BadInput, match=kind):
         charge_object(found, table)
+
+
+STEPS: dict[str, tuple[str, str, str, int]] = {
+    "a group": (LWS, "LeaderWorkerSet", f"spec: {{replicas: 0, leaderWorkerTemplate: {{size: 4, workerTemplate: {{spec: {TWO}}}}}}}", 8),
+    "workers, not the master": (KUBEFLOW, "PyTorchJob", f"spec: {{pytorchReplicaSpecs: {{Master: {{template: {{spec: {EIGHT}}}}}, Worker: {{template: {{spec: {ONE}}}}}}}}}", 1),
+    "beyond what is elastic": (KUBEFLOW, "PyTorchJob", f"spec: {{elasticPolicy: {{maxReplicas: 6}}, pytorchReplicaSpecs: {{Worker: {{template: {{spec: {ONE}}}}}}}}}", 1),
+    "both colours": (ARGO, "Rollout", f"spec: {{strategy: {{blueGreen: {{}}}}, template: {{spec: {TWO}}}}}", 4),
+    "decode, not prefill": (LLM, "LLMInferenceService", f"spec: {{template: {ONE}, prefill: {{template: {EIGHT}}}}}", 1),
+    "nodes of a group": (NIM, "NIMService", "spec: {multiNode: {parallelism: {pipeline: 2, tensor: 8}}}", 16),
+    "a runtime": (VLLM, "VLLMRuntime", "spec: {deploymentConfig: {replicas: 1, resources: {gpu: '2'}}}", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "kind", "text", "units"), STEPS.values(), ids=STEPS.keys())
+def test_what_one_more_replica_holds(version: str, kind: str, text: str, units: int) -> None:
+    found = read(version, kind, text)
+    row = WORKLOADS[version.rpartition("/")[0], kind]
+    step = charge_step(found, row, charge_tree(found, row, TABLE))
+    assert step is not None
+    assert step.gpu_shares == units * GPU
+
+
+def test_no_step_where_nothing_is_scaled_or_held() -> None:
+    for version, kind, text in (
+        (RAY, "RayCluster", f"spec: {ray('replicas: 3')}"),
+        (LWS, "LeaderWorkerSet", "spec: {leaderWorkerTemplate: {workerTemplate: {spec: {containers: []}}}}"),
+    ):
+        found, row = read(version, kind, text), WORKLOADS[version.rpartition("/")[0], kind]
+        assert charge_step(found, row, charge_tree(found, row, TABLE)) is None

@@ -41,6 +41,7 @@ checked if {
 deny contains {"path": input.request.pod_path, "args": {"reason": "no_model"}} if {
 	workloads.changes
 	workloads.holds_gpu
+	not workloads.grows
 	count(input.request.models) == 0
 }
 

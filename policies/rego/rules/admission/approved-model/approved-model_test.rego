@@ -31,6 +31,16 @@ test_no_model_named if {
 	rule.deny == {{"path": "spec", "args": {"reason": "no_model"}}} with input as found
 }
 
+test_what_grows_pods_of_another_object_names_no_model if {
+	found := object.union(using(fit), {"request": {"models": []}, "facts": {"models": []}})
+	every grower in [["autoscaling", "Scale"], ["autoscaling", "HorizontalPodAutoscaler"], ["keda.sh", "ScaledObject"]] {
+		rule.deny == set() with input as object.union(found, {"request": {"group": grower[0], "kind": grower[1]}})
+	}
+	every other in [["apps", "Scale"], ["autoscaling", "Job"], ["keda.sh", "ScaledJob"], ["apps", "ScaledObject"]] {
+		count(rule.deny) == 1 with input as object.union(found, {"request": {"group": other[0], "kind": other[1]}})
+	}
+}
+
 test_a_name_that_cannot_be_read if {
 	found := object.union(using(fit), {"request": {"models": [{"path": "m"}]}})
 	rule.deny == {{"path": "m", "args": {"reason": "unreadable", "at": "m"}}} with input as found
