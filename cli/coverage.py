@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from api.compose import Management
     from core.principal import Principal
+    from policies.catalogue import Catalogue
     from policies.coverage import Traffic
 
 DEFAULT_SINCE = "30d"
@@ -74,14 +75,13 @@ def _remarks(traffic: Traffic, span: str) -> list[str]:
 def traffic_of(here: Session, since: int | None, tenant: str | None = None) -> tuple[Traffic, int]:
     """The rules in force over the log's decisions since then, and how many of these could not be opened whole."""
     from policies.coverage import count
-    from policies.engine import load
+    from policies.running import running_loaded
 
-    engine = load(here.settings)
+    async def rules(management: Management, _: Principal) -> Catalogue:
+        return (await running_loaded(management.database, here.settings.policy, management.clock)).catalogue
+
     lost: list[str] = []
-    try:
-        return count(_decisions(here, since, tenant, lost), engine.catalogue), len(lost)
-    finally:
-        engine.close()
+    return count(_decisions(here, since, tenant, lost), here.run(rules)), len(lost)
 
 
 def _decisions(

@@ -71,11 +71,11 @@ def explain(
 
 def _recorded(here: Session, id: str) -> Explained:
     from api.explain import explained
-    from policies.engine import load
 
     async def work(management: Management, _: Principal) -> Explained:
         await asyncio.to_thread(management.sequencer.integrate_if_free)
-        return explained(Path(here.settings.evidence.dir), id, lambda: load(here.settings))
+        async with management.engine() as engine:
+            return explained(Path(here.settings.evidence.dir), id, lambda: engine.base)
 
     return here.run(work)
 

@@ -19,6 +19,7 @@ from core.settings import Policy
 if TYPE_CHECKING:
     from api.compose import Management
     from core.principal import Principal
+    from policies.check import Loaded
     from policies.config_use import RulesInUse
     from policies.cost import Cost
     from policies.engine import Engine
@@ -45,7 +46,9 @@ def list_rules(
     ] = None,
     domain: Annotated[str | None, typer.Option(help=f"Only rules of one domain: {', '.join(DOMAINS)}.")] = None,
 ) -> None:
-    """Every rule with its severity, whether it is mandatory, its mode and exemptions, and the controls it bears on.
+    """Every rule that decides, with its severity, whether it is mandatory, its mode and exemptions, and the controls it bears on.
+
+    With --extra: the shipped rules and that folder's, whatever decides now.
 
     Modes and exemptions are the operator's configuration, where there is some: the general mode, and how many narrower ones
     (for a tenant, team, namespace or model) differ from it. Example: portcullis policy list --control soc2 --domain admission
@@ -55,9 +58,9 @@ def list_rules(
     if domain is not None and domain not in DOMAINS:
         raise BadInput(f"there is no domain {domain[:40]!r}; the domains are {', '.join(DOMAINS)}", where="--domain")
     here = session(context)
-    loaded = load_tree(extra=_extra(context, extra))
-    rules = [rule for rule in loaded.catalogue.rules() if domain in {None, rule.domain} and rule.bears_on(control)]
     use = _in_use(here)
+    loaded = load_tree(extra=_extra(context, extra)) if extra or use is None else _running(here)
+    rules = [rule for rule in loaded.catalogue.rules() if domain in {None, rule.domain} and rule.bears_on(control)]
     rows = [
         {**rule.as_json(), **(use.about(rule.id) if use else {"mode": None, "narrower": None, "exemptions": None})}
         for rule in rules
@@ -69,6 +72,17 @@ def list_rules(
         modes = [more, str(len(row["exemptions"]) or "")] if use else []
         shown.add_row(rule.id, rule.severity, "yes" if rule.mandatory else "", *modes, rule.title, ", ".join(rule.controls))
     here.result({"revision": loaded.bundle.revision, "rules": rows}, shown)
+
+
+def _running(here: Session) -> Loaded:
+    """The rules that decide in this installation."""
+
+    async def work(management: Management, _: Principal) -> Loaded:
+        from policies.running import running_loaded
+
+        return await running_loaded(management.database, here.settings.policy, management.clock)
+
+    return here.run(work)
 
 
 def _in_use(here: Session) -> RulesInUse | None:

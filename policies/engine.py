@@ -54,6 +54,13 @@ def load_policy(policy: Policy) -> Engine:
     return engine_over(policy, found.loaded, found.wasm)
 
 
+def configured(policy: Policy) -> Loaded:
+    """The rules that the settings name, without an engine over them. Errors as `load`."""
+    if policy.bundle is None:
+        return load_tree(None, [Path(folder) for folder in policy.extra])
+    return distribution_of(policy).loaded
+
+
 def engine_over(policy: Policy, loaded: Loaded, module: bytes | None) -> Engine:
     """The engine of `policy.engine` over these rules. ConfigError for `wasm` without a module."""
     # What an engine is made of is imported where it is used: most commands need none of the three.

@@ -27,7 +27,7 @@ from policies.bundle_keys import key_id
 from policies.catalogue import Catalogue
 from policies.check import Loaded
 from policies.distribution import Distribution
-from policies.engine import Engine, distribution_of, engine_over, load_policy, verify_key
+from policies.engine import Engine, configured, distribution_of, engine_over, load_policy, verify_key
 from policies.proposals import content_of
 from policies.rollout import Difference, Rollouts, State, chosen, compare, tenant_of
 from policies.running import Held, Plan, Published, Remembered, RunningRules
@@ -158,9 +158,7 @@ class LiveEngine:
 
     async def configured(self) -> Loaded:
         """The rules that the settings name, whatever decides now."""
-        engine = await asyncio.to_thread(load_policy, self._policy)
-        engine.close()
-        return engine.loaded
+        return await asyncio.to_thread(configured, self._policy)
 
     async def probe(self, proposal: str) -> str:
         """Loads a proposal's bundle as this door would, and lets it go; its revision. Raises what would keep it from deciding."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import select
 
@@ -15,7 +16,9 @@ from core.errors import PortcullisError
 from core.ports import Clock
 from core.settings import Policy
 from policies import distribution, tree
-from policies.engine import Engine, distribution_of
+from policies.check import Loaded
+from policies.engine import Engine, configured, distribution_of, verify_key
+from policies.proposals import content_of
 from policies.rollout import Rollouts, State, Tally
 from policies.tables import ProposalRow
 from storage.database import Database
@@ -119,6 +122,16 @@ class RunningRules(Collection[str]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+async def running_loaded(database: Database, policy: Policy, clock: Clock) -> Loaded:
+    """The rules that decide now, without an engine over them. What `distribution.read` and `engine.configured` raise."""
+    state = await Rollouts(database, clock).state()
+    if not state.base:
+        return await asyncio.to_thread(configured, policy)
+    data = await content_of(database, state.base)
+    read = partial(distribution.read, key=verify_key(policy), where=f"proposal {state.base}")
+    return (await asyncio.to_thread(read, data)).loaded
 
 
 async def running_rules(database: Database, policy: Policy, clock: Clock) -> RunningRules:
