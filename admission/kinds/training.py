@@ -118,6 +118,15 @@ ROWS: Rows = {
     ),
     ("trainer.kubeflow.org", "TrainingRuntime"): _training_runtime(),
     ("trainer.kubeflow.org", "ClusterTrainingRuntime"): _training_runtime(),
+    # keda.sh/v1alpha1: up to `maxReplicaCount` Jobs at once, 100 where it is not stated.
+    ("keda.sh", "ScaledJob"): Workload(
+        (
+            in_template(
+                "spec.jobTargetRef.template",
+                times(most(number("spec.maxReplicaCount", 100), number("spec.minReplicaCount", 0)), job("spec.jobTargetRef")),
+            ),
+        )
+    ),
     # batch.volcano.sh/v1alpha1 TaskSpec; absent `replicas` is taken as 1. `partitionPolicy` makes partitions × size pods.
     ("batch.volcano.sh", "Job"): Workload(
         (

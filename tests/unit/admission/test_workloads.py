@@ -80,6 +80,8 @@ COUNTED: list[tuple[str, str, str, str, int]] = [
     ("nodes", TRAINER, "TrainJob", "spec: {trainer: {numNodes: 4, resourcesPerNode: {limits: {nvidia.com/gpu: 8}}}}", 32),
     ("suspended", TRAINER, "TrainJob", "spec: {suspend: true, trainer: {numNodes: 4, resourcesPerNode: {limits: {nvidia.com/gpu: 8}}}}", 0),
     ("of the runtime", TRAINER, "TrainJob", "spec: {runtimeRef: {name: torch}}", 0),
+    ("jobs at once", "keda.sh/v1alpha1", "ScaledJob", f"spec: {{maxReplicaCount: 3, jobTargetRef: {{parallelism: 2, template: {{spec: {TWO}}}}}}}", 12),
+    ("jobs at once, unsaid", "keda.sh/v1alpha1", "ScaledJob", f"spec: {{jobTargetRef: {{template: {{spec: {ONE}}}}}}}", 100),
     ("without GPUs", TRAINER, "TrainingRuntime", "spec: {template: {spec: {replicatedJobs: [{template: {spec: {template: {spec: {containers: [{name: a}]}}}}}]}}}", 0),
     ("without GPUs", TRAINER, "ClusterTrainingRuntime", "spec: {template: {spec: {replicatedJobs: []}}}", 0),
     ("tasks", BATCH, "Job", f"spec: {{tasks: [{{replicas: 3, template: {{spec: {TWO}}}}}, {{template: {{spec: {ONE}}}}}]}}", 7),
