@@ -98,6 +98,7 @@ TAKERS: dict[str, dict[str, Any]] = {
     "Neuron's list": spec(env("AWS_NEURON_VISIBLE_DEVICES", "ALL")),
     "a list with its prefix cut off": spec({"envFrom": [{"prefix": "NVIDIA_VISIBLE_", "configMapRef": {"name": "x"}}]}),
     "a list that a GPU runtime would read": spec({"envFrom": [{"secretRef": {"name": "x"}}]}, runtimeClassName="nvidia-cdi"),
+    "a list that some GPU runtime would read": spec({"envFrom": [{"secretRef": {"name": "x"}}]}, runtimeClassName="gpu"),
     "privileged on a GPU node": spec(PRIVILEGED, nodeSelector={"nvidia.com/gpu.present": "true"}),
     "privileged that tolerates GPU nodes": spec(PRIVILEGED, tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]),
     "privileged with a GPU image": spec({**PRIVILEGED, "image": "registry.acme.example/ml/cuda:12"}),
@@ -171,6 +172,14 @@ def test_env_wins_over_env_from() -> None:
         assert host_access(spec(closed, runtimeClassName="nvidia"), {}, "spec", has_request=True) == []
         ajar = spec({**closed, "env": closed["env"][1:]}, runtimeClassName="nvidia")
         assert [use.path for use in host_access(ajar, {}, "spec", has_request=True)] == ["spec.containers[0].envFrom[0]"]
+
+
+@pytest.mark.parametrize("runtime", ["nvidia", "gpu", "rocm"])
+def test_env_from_counts_under_any_gpu_runtime_beside_a_request(runtime: str) -> None:
+    found = host_access(
+        spec({"envFrom": [{"secretRef": {"name": "x"}}]}, runtimeClassName=runtime), {}, "spec", has_request=True
+    )
+    assert [use.path for use in found] == ["spec.containers[0].envFrom[0]"]
 
 
 def test_a_privileged_container_beside_a_request_sees_more_than_it_asked_for() -> None:
