@@ -912,6 +912,104 @@ async def test_a_database_that_is_away_changes_nothing(bench: Bench, monkeypatch
     assert len(bench.recorder.of("alert")) == 1
 
 
+async def test_a_trial_records_so_many_differences_and_counts_all(
+    bench: Bench, stricter: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies.live.MAX_DIFFERENCES", 2)
+    engine = await bench.engine()
+    await bench.start(await bench.approved(stricter, engine), engine, "shadow")
+    for at in range(4):
+        await ask(engine, job(f"t{at}"))
+    assert len(bench.recorder.of("finding")) == 2
+    assert (await bench.rollouts.tally(1)).denied == 4
+
+
+async def test_a_difference_that_cannot_be_recorded_refuses_nobody(bench: Bench, stricter: Loaded) -> None:
+    engine = await bench.engine()
+    await bench.start(await bench.approved(stricter, engine), engine, "percentage", 1)
+    await engine.refresh()
+    bench.recorder.broken = True
+    assert (await engine.decide_async("admission", job("tenant-0"))).policy_revision
+    bench.recorder.broken = False
+    await engine.refresh()
+    assert (await bench.rollouts.tally(1)).compared == 1
+
+
+async def test_a_wider_share_goes_on_with_the_same_candidate(bench: Bench, stricter: Loaded) -> None:
+    """It is not loaded again: what it remembers stays, and nothing is in its way meanwhile."""
+    engine = await bench.engine()
+    made = await bench.approved(stricter, engine)
+    await bench.start(made, engine, "shadow")
+    await engine.refresh()
+    assert engine._plan is not None
+    first = engine._plan.candidate
+    await bench.start(made, engine, "percentage", 50)
+    await engine.refresh()
+    assert engine._plan.candidate is first
+    assert engine.state.stage == "percentage"
+
+
+async def test_what_retired_stays_counted(bench: Bench, stricter: Loaded) -> None:
+    engine = await bench.engine()
+    for _ in range(2):
+        await engine.decide_async("admission", job())
+    assert (engine.memory.hits, engine.memory.misses) == (1, 1)
+    await bench.start(await bench.approved(stricter, engine), engine, "full")
+    await engine.refresh()
+    await engine.decide_async("admission", job())
+    assert engine.memory.hits == 1
+    assert engine.memory.misses >= 2
+
+
+async def test_what_was_counted_is_written_at_the_end(bench: Bench, stricter: Loaded) -> None:
+    engine = await bench.engine()
+    await bench.start(await bench.approved(stricter, engine), engine, "shadow")
+    await engine.refresh()
+    await engine.decide_async("admission", job())
+    assert (await bench.rollouts.tally(1)).compared == 0
+    await engine.close()
+    assert (await bench.rollouts.tally(1)).compared == 1
+
+
+async def test_what_is_no_bundle_is_not_rolled_out(bench: Bench) -> None:
+    engine = await bench.engine()
+    made = await bench.proposals.propose("configuration", b"{}", revision="", summary={}, by=OPERATOR, reason="x")
+    with pytest.raises(BadInput, match="config apply"):
+        await bench.start(made, engine, "full")
+
+
+async def test_another_tenants_operator_puts_nothing_into_effect(bench: Bench, stricter: Loaded) -> None:
+    engine = await bench.engine()
+    made = await bench.approved(stricter, engine)
+    with pytest.raises(Forbidden):
+        await bench.proposals.activate(made.id, made.digest, by=replace(OPERATOR, tenant="other"), engine=engine)
+
+
+async def test_a_proposal_ends_once(bench: Bench, stricter: Loaded) -> None:
+    engine = await bench.engine()
+    made = await bench.propose(stricter, engine)
+    await bench.proposals.close(made.id, "done")
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        await bench.proposals.close(made.id, "withdrawn")
+
+
+async def test_a_proposal_holds_so_much(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.proposals.MAX_CONTENT", 10)
+    with pytest.raises(BadInput, match="at most 10"):
+        await bench.proposals.propose("configuration", b"x" * 11, revision="", summary={}, by=OPERATOR, reason="x")
+
+
+async def test_a_candidate_is_tried_here_also_beside_an_opa_server(bench: Bench, stricter: Loaded) -> None:
+    here = await bench.engine()
+    made = await bench.approved(stricter, here)
+    policy = Policy(engine="opa", url="http://127.0.0.1:9", bundle=bench.policy.bundle)
+    await bench.start(made, here, "shadow")
+    engine = await bench.engine(policy=policy)
+    assert engine._plan is not None
+    assert engine._plan.candidate is not None
+    assert engine._plan.candidate.engine.name == "embedded"
+
+
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
