@@ -182,8 +182,7 @@ class LiveEngine:
                 return await base.decide_async(domain, input)
             if plan.state.stage == "shadow":
                 decision = await base.decide_async(domain, input)
-                with contextlib.suppress(asyncio.QueueFull):
-                    self._waiting.put_nowait((plan, domain, input, decision))
+                self._offer(plan, domain, input, decision)
                 return decision
             decision, other = await asyncio.gather(base.decide_async(domain, input), beside[0].decide_async(domain, input))
         kind = await self._compared(plan, domain, decision, other)
@@ -230,6 +229,15 @@ class LiveEngine:
             self._judge_of[1].close()
 
     # --- trials ------------------------------------------------------------------------------------------------------
+
+    def _offer(self, plan: Plan, domain: Domain, input: Mapping[str, Any], decision: Decision) -> None:
+        """Leaves a decision of a shadow trial to be compared; not when too many wait, which is said once per trial."""
+        try:
+            self._waiting.put_nowait((plan, domain, input, decision))
+        except asyncio.QueueFull:
+            if not plan.skipped:
+                log.warning("the candidate is slower than what decides: not every decision of this trial is compared")
+            plan.skipped += 1
 
     async def _compare_forever(self) -> None:
         while True:
@@ -363,7 +371,8 @@ class LiveEngine:
         before = self._plan
         plan = Plan(state, base, base_key, candidate)
         if before is not None and before.state.version == state.version:
-            plan.tally, plan.told, plan.recorded = before.tally, before.told, before.recorded
+            plan.tally, plan.told = before.tally, before.told
+            plan.recorded, plan.skipped = before.recorded, before.skipped
         for engine in (held.engine for held in plan.held):
             self._recorder.keep_bundle(engine.revision, engine.bundle.files())
             self.rules.add([rule.id for rule in engine.catalogue.rules()])

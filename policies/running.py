@@ -92,6 +92,8 @@ class Plan:
     tally: Tally = field(default_factory=Tally)
     told: Tally = field(default_factory=Tally)
     recorded: int = 0
+    skipped: int = 0
+    """Decisions of a shadow trial that nothing was compared with, because too many waited."""
 
     @property
     def held(self) -> tuple[Held, ...]:
